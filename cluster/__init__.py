@@ -1,0 +1,1 @@
+"""How LLUMI is run: the ``llumi`` command, sessions, jobs."""

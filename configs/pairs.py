@@ -1,0 +1,77 @@
+"""Settings of SFT rows and preference pairs, and of pairs made from human ratings."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from configs.base import Section
+
+RuleName = Literal["shp", "naive"]
+
+
+class SftRowSettings(Section):
+    """Which replies become SFT rows."""
+
+    min_score: int = 2
+    """Lowest score (net votes) of a reply that is learned from."""
+    max_per_post: int = Field(3, ge=1)
+    """Most replies of one post, highest score first."""
+
+
+class PairSettings(Section):
+    """Which two replies to one post become a preference pair.
+
+    ``shp`` is the rule of the Stanford Human Preferences data (Ethayarajh et al. 2022):
+    the chosen reply came *no earlier* than the rejected one and still has the higher
+    score, so that arriving first cannot explain its votes. ``naive`` only asks for the
+    higher score; it is there to be compared against.
+    """
+
+    rule: RuleName = "shp"
+    """Name of the pair rule."""
+    timing: bool = True
+    """Ask that the chosen reply came no earlier; turn off where dumps carry no usable timestamps."""
+    min_ratio: float = Field(2.0, ge=1)
+    """Lowest ratio chosen score / rejected score."""
+    min_score: int = 2
+    """Lowest score of both replies."""
+    min_post_score: int = 0
+    """Lowest score of the post (SHP asks 10)."""
+    max_per_post: int = Field(5, ge=1)
+    """Most pairs of one post, highest score ratio first."""
+    max_per_reply: int = Field(2, ge=1)
+    """Most pairs of one post in which the same reply may stand."""
+
+
+class PanelSettings(Section):
+    """The simulated panel of raters, only for the built-in sample."""
+
+    items: int = Field(600, ge=10)
+    """Items (a post and two responses) rated, a model."""
+    raters_per_item: int = Field(3, ge=3)
+    """Raters of each item."""
+    raters: int = Field(24, ge=3)
+    """Raters on the panel, each with an own severity and noise."""
+    noise: float = Field(0.6, ge=0)
+    """Standard deviation of a single rating about the truth, in points of the 1-5 scale."""
+    seed: int = 11
+    """Seed of the panel."""
+
+
+class FeedbackSettings(Section):
+    """From ratings in five dimensions to DPO2 pairs."""
+
+    ratings: tuple[str, ...] = ()
+    """Globs of rating files (JSON lines); without any, DPO2 is skipped unless a panel is simulated."""
+    panel: PanelSettings | None = None
+    """Simulate a panel of raters from the sample's truth."""
+    min_raters: int = Field(3, ge=1)
+    """Fewest raters of an item."""
+    min_margin: float = Field(0.5, ge=0)
+    """Least difference of the two responses, in standard deviations of a rater's own ratings."""
+    min_agreement: float = Field(2 / 3, ge=0.5, le=1)
+    """Least share of raters who prefer the chosen response (0.5-1)."""
+    max_length_ratio: float = Field(2.0, ge=1)
+    """Most words of the longer response / words of the shorter one."""
+    safety_veto: float = 2.0
+    """A response whose median safety rating is at or below this is never chosen (1-5)."""

@@ -1,0 +1,79 @@
+"""Settings of generation and of the service: engine, deployments, address."""
+
+from pydantic import Field
+
+from configs.base import Section
+
+
+class GenerationSettings(Section):
+    """How text is sampled, in evaluation and in the service."""
+
+    max_new_tokens: int = Field(256, ge=1)
+    """Most tokens of a draft or revision."""
+    temperature: float = Field(0.7, ge=0, le=2)
+    """Sampling temperature; 0 = greedy."""
+    top_p: float = Field(0.95, gt=0, le=1)
+    """Nucleus: smallest set of tokens with this much probability."""
+    repetition_penalty: float = Field(1.0, ge=1)
+    """Divides the logits of tokens that were already written (Keskar et al. 2019); 1 = off."""
+    seed: int = 0
+    """Seed of sampling in batch generation."""
+
+
+class EngineSettings(Section):
+    """Memory and batch limits of the transformers continuous-batching engine."""
+
+    page_size: int = Field(32, gt=0)
+    """Tokens a cache page."""
+    pages: int = Field(256, gt=0)
+    """Cache pages; prompt + new tokens of one request must fit into pages * page_size."""
+    max_batch_tokens: int = Field(512, gt=0)
+    """Most tokens in one forward pass."""
+    max_requests: int = Field(32, gt=0)
+    """Most requests generated at once."""
+
+
+class DeploymentSettings(Section):
+    """Replicas of one deployment."""
+
+    min_replicas: int = Field(1, ge=0)
+    """Fewest replicas; 0 lets the deployment scale to zero."""
+    max_replicas: int = Field(2, ge=1)
+    """Most replicas."""
+    target_ongoing_requests: float = Field(8, gt=0)
+    """Requests in progress a replica that autoscaling aims at."""
+    max_ongoing_requests: int = Field(32, ge=1)
+    """Most requests in progress a replica."""
+    max_queued_requests: int = Field(64, ge=-1)
+    """Most requests that wait for a replica before 503 is answered; -1 = without limit."""
+    upscale_delay_s: float = Field(5, ge=0)
+    """Seconds of load before replicas are added."""
+    downscale_delay_s: float = Field(60, ge=0)
+    """Seconds of calm before replicas are removed."""
+    cpus: float = Field(1, ge=0)
+    """CPUs a replica asks of Ray."""
+    gpus: float = Field(0, ge=0)
+    """GPUs a replica asks of Ray; a fraction shares one."""
+
+
+class ServingSettings(Section):
+    """The HTTP service of both models."""
+
+    host: str = "127.0.0.1"
+    """Address the service binds; only this machine unless told otherwise."""
+    port: int = Field(8000, ge=1, le=65535)
+    """Port of the service."""
+    request_timeout_s: float = Field(60, gt=0)
+    """Seconds after which a request is given up with 504."""
+    max_post_chars: int = Field(20_000, gt=0)
+    """Longest post or draft taken, in characters."""
+    drain_s: float = Field(10, ge=0)
+    """Seconds a replica has to finish its requests when it is stopped."""
+    engine: EngineSettings = EngineSettings()
+    """Limits of the engine in each replica."""
+    ingress: DeploymentSettings = DeploymentSettings(cpus=0.5, max_ongoing_requests=256, target_ongoing_requests=64)
+    """Replicas of the HTTP ingress."""
+    gm: DeploymentSettings = DeploymentSettings()
+    """Replicas of the generation model."""
+    im: DeploymentSettings = DeploymentSettings()
+    """Replicas of the improvement model."""

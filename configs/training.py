@@ -1,0 +1,124 @@
+"""Settings of the base model and of training: SFT, DPO1 and DPO2 with DeepSpeed ZeRO and LoRA."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from configs.base import Section
+
+ModelName = Literal["gm", "im"]
+StageName = Literal["sft", "dpo1", "dpo2"]
+MODELS: tuple[ModelName, ...] = ("gm", "im")
+STAGES: tuple[StageName, ...] = ("sft", "dpo1", "dpo2")
+SCRATCH = "scratch"
+
+
+class ScratchModelSettings(Section):
+    """The small Mistral-architecture model that is made on the spot where ``model.base`` is ``scratch``."""
+
+    hidden_size: int = Field(192, gt=0)
+    """Width of the residual stream."""
+    layers: int = Field(4, gt=0)
+    """Decoder layers."""
+    heads: int = Field(6, gt=0)
+    """Attention heads."""
+    kv_heads: int = Field(2, gt=0)
+    """Key-value heads (grouped-query attention)."""
+    intermediate_size: int = Field(512, gt=0)
+    """Width of the MLP."""
+    vocabulary: int = Field(4096, ge=300)
+    """Most entries of the BPE vocabulary trained on the training split's text."""
+    max_positions: int = Field(1024, ge=64)
+    """Longest sequence in tokens."""
+
+
+class ModelSettings(Section):
+    """The base model that both adapters stand on."""
+
+    base: str = SCRATCH
+    """A Hugging Face name, a local folder, or ``scratch``: a small model trained here from the corpus."""
+    revision: str | None = None
+    """Revision (commit or tag) of a Hugging Face model."""
+    attention: str = "sdpa"
+    """Attention implementation of transformers (``sdpa``, ``eager``, ``flash_attention_2``)."""
+    scratch: ScratchModelSettings = ScratchModelSettings()
+    """Sizes of the model made where ``base`` is ``scratch``."""
+
+
+class LoraSettings(Section):
+    """Low-rank adapters (Hu et al. 2021) by PEFT."""
+
+    r: int = Field(16, gt=0)
+    """Rank."""
+    alpha: int = Field(32, gt=0)
+    """Scale; the update is multiplied by alpha / r."""
+    dropout: float = Field(0.05, ge=0, lt=1)
+    """Dropout on the adapter's input (0-1)."""
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Names of the linear layers that get an adapter."""
+
+
+class StageSettings(Section):
+    """One training stage."""
+
+    epochs: float = Field(1.0, gt=0)
+    """Passes over the rows."""
+    max_steps: int = Field(-1, ge=-1)
+    """Optimizer steps; above 0 it overrides ``epochs``."""
+    max_rows: int = Field(0, ge=0)
+    """Most training rows, chosen by a seeded shuffle; 0 = all."""
+    learning_rate: float = Field(2e-5, gt=0)
+    """Peak learning rate."""
+    schedule: str = "cosine"
+    """Learning-rate schedule, a name known to transformers."""
+    warmup_share: float = Field(0.05, ge=0, le=1)
+    """Share of steps over which the learning rate rises (0-1)."""
+    micro_batch: int = Field(8, gt=0)
+    """Rows (SFT) or pairs (DPO) a worker takes at once."""
+    accumulation: int = Field(1, gt=0)
+    """Micro-batches added up before an optimizer step."""
+    beta: float = Field(0.1, gt=0)
+    """DPO's strength of the pull to the reference (Rafailov et al. 2023); unused in SFT."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Weight decay of AdamW."""
+    save_every: int = Field(0, ge=0)
+    """Steps between checkpoints; 0 = one at each epoch's end."""
+
+
+class TrainingSettings(Section):
+    """How training runs: workers, memory, precision, fault tolerance, and the stages."""
+
+    workers: int = Field(2, ge=1)
+    """Training processes, one GPU (or share of CPU) each."""
+    cpus_per_worker: float = Field(1, gt=0)
+    """CPUs a worker asks of Ray."""
+    gpus_per_worker: float = Field(0, ge=0)
+    """GPUs a worker asks of Ray; 0 trains on the CPU over gloo."""
+    placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
+    """How Ray places workers over nodes."""
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    """DeepSpeed ZeRO stage: what is sharded over workers (1 optimizer, 2 gradients, 3 weights)."""
+    bf16: bool = False
+    """Train in bfloat16 instead of float32."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass to save memory."""
+    max_length: int = Field(1024, ge=16)
+    """Longest row in tokens, prompt and completion together."""
+    lora: LoraSettings = LoraSettings()
+    """Adapter settings, shared by the stages since each continues the one before."""
+    max_failures: int = Field(3, ge=-1)
+    """Worker failures that are retried from the last checkpoint; -1 = without limit."""
+    keep_checkpoints: int = Field(2, ge=1)
+    """Newest checkpoints kept."""
+    log_every: int = Field(10, ge=1)
+    """Steps between two points of the training curves."""
+    grad_norm: float = Field(1.0, gt=0)
+    """Gradients are clipped to this norm."""
+    base: StageSettings = StageSettings(learning_rate=2e-3, micro_batch=16)
+    """Language-model training of a ``scratch`` base."""
+    sft: StageSettings = StageSettings()
+    """Supervised fine-tuning on well-received replies."""
+    dpo1: StageSettings = StageSettings(learning_rate=5e-6)
+    """DPO on votes."""
+    dpo2: StageSettings = StageSettings(learning_rate=5e-6)
+    """DPO on ratings in five dimensions."""

@@ -1,0 +1,1 @@
+"""The way of the data: dumps -> threads -> pairs -> adapters -> evidence -> feedback."""

@@ -1,0 +1,68 @@
+"""Where each output lies under ``settings.output``: the drawing of the data's way, as paths."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of one run."""
+
+    root: Path
+
+    @property
+    def sample(self) -> Path:
+        """Dumps of the built-in sample, with ``truth.parquet``."""
+        return self.root / "sample"
+
+    @property
+    def threads(self) -> Path:
+        """One row a post, its comments as a list."""
+        return self.root / "threads"
+
+    @property
+    def sft(self) -> Path:
+        """SFT rows: ``sft/{gm,im}/{train,validation,test}/*.parquet``."""
+        return self.root / "sft"
+
+    @property
+    def pairs(self) -> Path:
+        """Preference pairs from votes: ``pairs/{gm,im}/{train,validation,test}/*.parquet``."""
+        return self.root / "pairs"
+
+    @property
+    def ratings(self) -> Path:
+        """Rating files of the simulated panel."""
+        return self.root / "ratings"
+
+    @property
+    def rated_pairs(self) -> Path:
+        """Preference pairs from ratings, laid out like ``pairs``."""
+        return self.root / "rated_pairs"
+
+    @property
+    def base(self) -> Path:
+        """The base model that was made here, where ``model.base`` is ``scratch``."""
+        return self.root / "models" / "base"
+
+    def model(self, model: str) -> Path:
+        """The merged model."""
+        return self.root / "models" / model
+
+    def adapter(self, model: str, stage: str) -> Path:
+        """The adapter of a model after a stage."""
+        return self.root / "adapters" / model / stage
+
+    def tokens(self, model: str, stage: str) -> Path:
+        """Tokenised rows of a stage."""
+        return self.root / "tokens" / model / stage
+
+    @property
+    def checkpoints(self) -> Path:
+        """Ray Train's storage: checkpoints of runs in progress."""
+        return self.root / "checkpoints"
+
+    @property
+    def evaluation(self) -> Path:
+        """Figures and ``report.html``."""
+        return self.root / "evaluation"

@@ -1,0 +1,1 @@
+"""GM and IM behind HTTP."""
