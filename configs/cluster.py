@@ -14,6 +14,8 @@ class ClusterSettings(Section):
     """CPUs of a Ray that is started here; none = those of the machine."""
     object_store_gb: float = Field(0.5, gt=0)
     """Object store of a Ray that is started here, in GB."""
+    autoscaling: bool = False
+    """The cluster adds nodes on demand: what today's nodes cannot hold is not refused for their number."""
     jobs_address: str = "http://127.0.0.1:8265"
     """Dashboard address that ``llumi submit`` sends jobs to."""
     max_upload_mb: float = Field(100, gt=0)
@@ -35,3 +37,5 @@ class EvaluationSettings(Section):
     """Example drafts shown side by side in the report."""
     batch_size: int = Field(16, ge=1)
     """Sequences scored at once."""
+    actors: int = Field(2, ge=1)
+    """Most actors that score; each asks for the CPUs and GPUs of one training worker."""

@@ -71,8 +71,8 @@ class CorpusSettings(Section):
     """Share of a file's lines that may be unparsable (0-1) before the stage refuses the file."""
     partitions: int = Field(0, ge=0)
     """Partitions of the keyed shuffle that joins comments to posts; 0 = from the input's size."""
-    rows_per_file: int = Field(50_000, gt=0)
-    """Fewest rows a Parquet file, as far as there are so many."""
+    rows_per_file: int = Field(20_000, gt=0)
+    """Threads a Parquet file (the last one may hold fewer): about 100 MB of text at the default."""
     reader_memory_gb: float = Field(2.5, gt=0)
     """Logical memory a read task asks of Ray, in GB: a 2^31 decoding window needs 2.1."""
 

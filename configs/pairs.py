@@ -53,7 +53,13 @@ class PanelSettings(Section):
     raters: int = Field(24, ge=3)
     """Raters on the panel, each with an own severity and noise."""
     noise: float = Field(0.6, ge=0)
-    """Standard deviation of a single rating about the truth, in points of the 1-5 scale."""
+    """Standard deviation about the truth, in points of the 1-5 scale: of a single rating, and of a whole response."""
+    close_share: float = Field(0.25, ge=0, le=1)
+    """Share of items whose two responses are drawn at random (0-1); in the others their truth differs clearly."""
+    attention_share: float = Field(0.1, ge=0, le=1)
+    """Attention items, as a share of the items (0-1)."""
+    careless: int = Field(1, ge=0)
+    """Raters beside the panel who rate at random; their items are rated by attentive ones too."""
     seed: int = 11
     """Seed of the panel."""
 
@@ -73,5 +79,9 @@ class FeedbackSettings(Section):
     """Least share of raters who prefer the chosen response (0.5-1)."""
     max_length_ratio: float = Field(2.0, ge=1)
     """Most words of the longer response / words of the shorter one."""
+    max_failed_attention: int = Field(1, ge=0)
+    """A rater who fails more attention items is excluded."""
+    max_straight_share: float = Field(0.8, gt=0, le=1)
+    """A rater who gives one and the same rating throughout in more of their items is excluded (0-1)."""
     safety_veto: float = 2.0
     """A response whose median safety rating is at or below this is never chosen (1-5)."""

@@ -61,12 +61,16 @@ class ServingSettings(Section):
 
     host: str = "127.0.0.1"
     """Address the service binds; only this machine unless told otherwise."""
+    allow_unauthenticated: bool = False
+    """Bind an address that others can reach though the service asks nobody who they are."""
     port: int = Field(8000, ge=1, le=65535)
     """Port of the service."""
     request_timeout_s: float = Field(60, gt=0)
     """Seconds after which a request is given up with 504."""
     max_post_chars: int = Field(20_000, gt=0)
     """Longest post or draft taken, in characters."""
+    max_body_bytes: int = Field(1_000_000, gt=0)
+    """Largest request body taken, in bytes; larger ones get 413 before they are read."""
     drain_s: float = Field(10, ge=0)
     """Seconds a replica has to finish its requests when it is stopped."""
     engine: EngineSettings = EngineSettings()

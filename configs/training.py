@@ -110,6 +110,8 @@ class TrainingSettings(Section):
     """Worker failures that are retried from the last checkpoint; -1 = without limit."""
     keep_checkpoints: int = Field(2, ge=1)
     """Newest checkpoints kept."""
+    validation_rows: int = Field(256, ge=0)
+    """Most rows of the validation split that are evaluated at a stage's end, chosen by a seeded draw; 0 = all."""
     log_every: int = Field(10, ge=1)
     """Steps between two points of the training curves."""
     grad_norm: float = Field(1.0, gt=0)

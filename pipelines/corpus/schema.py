@@ -1,32 +1,55 @@
-"""Arrow schemas of the corpus stage: the only place that spells its columns."""
+"""Arrow schemas of the corpus stage: the only place that spells its columns.
+
+Every row carries its own fate: ``dropped`` is null while the row lives and holds the
+reason once it does not, and ``count`` says how many lines of a dump the row stands for
+(more than one only for tallies, which have no id). Each step maps a table to a table
+with the same sum of ``count``; that is what makes the manifest's row counts exact even
+when Ray runs a task twice.
+"""
 
 import pyarrow as pa
 
-POST = pa.schema(
+POST, COMMENT, SEEN, TALLY = "post", "comment", "seen", "tally"
+"""Kinds of row; ``seen`` counts the lines of a subreddit and is no line itself."""
+
+ROW = pa.schema(
     [
+        ("kind", pa.string()),
+        ("id", pa.string()),
         ("post_id", pa.string()),
+        ("parent_id", pa.string()),
         ("subreddit", pa.string()),
         ("author", pa.string()),
         ("title", pa.string()),
         ("text", pa.string()),
         ("created_utc", pa.int64()),
         ("score", pa.int64()),
+        ("text_key", pa.string()),
+        ("dropped", pa.string()),
+        ("count", pa.int64()),
     ]
 )
-"""A post as read; ``created_utc`` in seconds since 1970 UTC, ids without their ``t3_`` prefix."""
+"""A post, a comment or a tally; ids without prefix, ``parent_id`` with, times in seconds since 1970 UTC.
 
-COMMENT = pa.schema(
+``author`` is null where the account was deleted; ``text_key`` is equal for equal normalised texts.
+"""
+
+FLAGS = pa.schema(
     [
-        ("comment_id", pa.string()),
-        ("post_id", pa.string()),
-        ("parent_id", pa.string()),
-        ("author", pa.string()),
-        ("text", pa.string()),
-        ("created_utc", pa.int64()),
-        ("score", pa.int64()),
+        ("removed", pa.bool_()),
+        ("distinguished", pa.bool_()),
+        ("stickied", pa.bool_()),
+        ("edited", pa.bool_()),
+        ("over_18", pa.bool_()),
+        ("is_self", pa.bool_()),
+        ("score_hidden", pa.bool_()),
+        ("settled", pa.bool_()),
     ]
 )
-"""A comment as read; ``parent_id`` keeps its ``t1_`` or ``t3_`` prefix."""
+"""What the cleaning rules ask beside a row's own columns; null where the dump does not say."""
+
+RECORD = pa.schema([*ROW, *FLAGS])
+"""A row as read, before cleaning."""
 
 REPLY = pa.struct(
     [
@@ -53,3 +76,9 @@ THREAD = pa.schema(
     ]
 )
 """One row a post; ``split`` is train, validation or test, by the post's author; comments in order of arrival."""
+
+NOTE = pa.schema([("kind", pa.string()), ("name", pa.string()), ("count", pa.int64())])
+"""A line of the stage's bookkeeping: of ``kind``, so many rows ended as ``name`` (null: kept)."""
+
+THREAD_OR_NOTE = pa.schema([*THREAD, *NOTE])
+"""What leaves the threading step: threads (``kind`` null) and notes (``post_id`` null)."""

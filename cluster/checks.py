@@ -1,0 +1,44 @@
+"""What is looked at before a run starts, so that it does not stop hours later."""
+
+from pathlib import Path
+
+from configs.errors import ConfigError, ModelNotFound
+from configs.settings import Settings
+from configs.training import SCRATCH
+
+
+def check_settings(settings: Settings) -> None:
+    """Raises ConfigError or ModelNotFound for what would only stop a run after hours."""
+    if settings.feedback.panel and not settings.sample:
+        raise ConfigError(
+            "feedback.panel simulates raters from the truth of the built-in sample: set sample, or panel to null"
+        )
+    check_base(settings)
+
+
+def check_base(settings: Settings) -> None:
+    """Raises ModelNotFound where ``model.base`` names a folder that holds no model, or none that can be loaded."""
+    base = settings.model.base
+    if base == SCRATCH:
+        return
+    folder = Path(base).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelNotFound(f"model.base {base}: no config.json in this folder, so it holds no model")
+        return
+    if base.startswith((".", "/", "~")) or base.count("/") != 1:
+        raise ModelNotFound(f"model.base {base} is not there; give a folder, a Hugging Face name or `{SCRATCH}`")
+    check_hub(base, settings.model.revision)
+
+
+def check_hub(name: str, revision: str | None) -> None:
+    """Raises ModelNotFound where neither the cache nor the hub has a model of this name that may be read."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        hf_hub_download(name, "config.json", revision=revision)
+    except (OSError, ValueError) as error:
+        reason = type(error).__name__
+        raise ModelNotFound(
+            f"model.base {name} can be read neither as a folder nor from Hugging Face ({reason})"
+        ) from error

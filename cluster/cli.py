@@ -1,0 +1,224 @@
+"""The ``llumi`` command: each stage of the way alone, all of them in order, the service, jobs.
+
+Ray, torch and transformers are imported inside the commands only, so that help is there at
+once. ``main`` turns every failure into one line on stderr and an exit code: 2 for what was
+asked wrongly, 1 for data and everything else, 130 for Ctrl-C.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from cluster import failures
+from configs import Settings, load
+from configs.load import to_yaml
+from configs.training import ModelName, StageName
+
+app = typer.Typer(
+    name="llumi",
+    help="From Reddit dumps to two preference-tuned models behind an endpoint.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+console = Console(stderr=True)
+
+
+class Mode:
+    """Whether a failure is shown with its trace."""
+
+    debug = False
+
+
+def set_debug(value: bool) -> bool:
+    """Remember ``--debug`` for ``main``, which reports failures outside of any command."""
+    Mode.debug = Mode.debug or value
+    return value
+
+
+def show_version(value: bool) -> None:
+    """Print the version and end."""
+    if value:
+        from pipelines.manifest import distribution_version
+
+        typer.echo(distribution_version())
+        raise typer.Exit
+
+
+Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a preset: demo, tiny.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one setting; may be repeated.")
+]
+Debug = Annotated[bool, typer.Option("--debug", callback=set_debug, help="Show traces and the libraries' logs.")]
+Version = Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")]
+
+
+@app.callback()
+def _llumi(version: Version = False, debug: Debug = False) -> None:
+    pass
+
+
+@app.command()
+def sample(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
+    threads: Annotated[int, typer.Option(min=10, help="Posts of the simulated community.")] = 1200,
+    seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 7,
+    debug: Debug = False,
+) -> None:
+    """Write the built-in sample: Reddit dumps of an invented community, with known truth."""
+    from configs.corpus import SampleSettings
+    from pipelines.sample.build import build
+
+    made = build(SampleSettings(threads=threads, seed=seed), out)
+    for kind, count in made.rows.items():
+        typer.echo(f"{kind}: {count.kept}")
+    typer.echo(str(out))
+
+
+@app.command()
+def corpus(config: Config, overrides: Set = None, debug: Debug = False) -> None:
+    """Dumps to threads: read, clean, scrub, de-duplicate, join comments to posts."""
+    settings = read(config, overrides)
+    alone(settings, config, ["sample", "corpus"] if settings.sample else ["corpus"])
+
+
+@app.command()
+def pairs(config: Config, overrides: Set = None, debug: Debug = False) -> None:
+    """Threads to SFT rows and preference pairs, for GM and for IM."""
+    alone(read(config, overrides), config, ["sft", "pairs"])
+
+
+@app.command()
+def feedback(config: Config, overrides: Set = None, debug: Debug = False) -> None:
+    """Ratings in five dimensions to the preference pairs of DPO2."""
+    settings = read(config, overrides)
+    panel = ["feedback/ratings"] if settings.feedback.panel else []
+    alone(settings, config, [*panel, "feedback/pairs"])
+
+
+@app.command()
+def train(
+    config: Config,
+    model: Annotated[ModelName, typer.Option(help="Which model.")],
+    stage: Annotated[StageName, typer.Option(help="Which training stage.")],
+    overrides: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Train one stage of one model: SFT, DPO on votes, DPO on ratings."""
+    from configs.training import SCRATCH
+
+    settings = read(config, overrides)
+    base = ["base"] if settings.model.base == SCRATCH else []
+    alone(settings, config, [*base, f"train/{model}/{stage}"])
+
+
+@app.command()
+def evaluate(config: Config, overrides: Set = None, debug: Debug = False) -> None:
+    """Measure every stage on held-out data and write report.html."""
+    alone(read(config, overrides), config, ["evaluation"])
+
+
+@app.command()
+def run(
+    config: Config,
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage, e.g. pairs.")] = None,
+    force: Annotated[
+        list[str] | None, typer.Option(metavar="STAGE", help="Make this again, e.g. train/gm; may be repeated.")
+    ] = None,
+    overrides: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Every stage in order; what is complete is skipped."""
+    from cluster.checks import check_settings
+    from cluster.runner import Runner
+    from cluster.stages import select, table
+    from cluster.stages import until as up_to
+
+    settings = read(config, overrides)
+    stages = table(settings)
+    plan = up_to(stages, until)
+    again = [stage for prefix in force or () for stage in select(stages, prefix)]
+    check_settings(settings)
+    Runner(settings, stages, config=config, console=console, debug=Mode.debug).run(plan, force=again)
+    typer.echo(settings.output)
+
+
+@app.command()
+def serve(config: Config, overrides: Set = None, debug: Debug = False) -> None:
+    """Serve GM and IM over HTTP until Ctrl-C."""
+    from cluster.service import serve_forever
+
+    serve_forever(read(config, overrides), config, debug=Mode.debug)
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def submit(
+    config: Config,
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="For example: -- llumi run demo")],
+    overrides: Set = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Print the job's id and do not wait.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Run a command as a job on the cluster of CONFIG; ends with the job's exit code."""
+    from cluster.jobs import submit as submit_job
+
+    raise typer.Exit(submit_job(read(config, overrides), command, detach=detach, console=console))
+
+
+@app.command()
+def demo(
+    output: Annotated[str | None, typer.Option(help="Folder to write; runs/demo unless given.")] = None,
+    overrides: Set = None,
+    debug: Debug = False,
+) -> None:
+    """The whole way on the built-in sample, then a draft and a revision over HTTP."""
+    from cluster.demo import demo as run_demo
+
+    given = [f"output={output}"] if output else []
+    run_demo(read("demo", [*(overrides or ()), *given]), console, debug=Mode.debug)
+
+
+@app.command("config")
+def show_config(config: Config, overrides: Set = None, debug: Debug = False) -> None:
+    """Print the resolved configuration."""
+    typer.echo(to_yaml(read(config, overrides)), nl=False)
+
+
+@app.command("version")
+def version_command() -> None:
+    """Print the version."""
+    show_version(True)
+
+
+def read(config: str, overrides: Sequence[str] | None) -> Settings:
+    """The configuration with its overrides."""
+    return load(config, overrides or ())
+
+
+def alone(settings: Settings, config: str, names: Sequence[str]) -> None:
+    """Run the named stages only; what they read has to be there."""
+    from cluster.checks import check_settings
+    from cluster.runner import Runner
+    from cluster.stages import select, table
+
+    stages = table(settings)
+    plan = [stage for name in names for stage in select(stages, name)]
+    check_settings(settings)
+    Runner(settings, stages, config=config, console=console, debug=Mode.debug).run(plan, asked=plan)
+    typer.echo(str(plan[-1].output))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: ends the process with the exit code."""
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="llumi")
+    except (Exception, KeyboardInterrupt) as error:
+        sys.exit(failures.report(error, Mode.debug))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Whether a cluster can ever hold what a stage asks for, found out before anything waits for it.
+
+Ray queues a request that no node can meet for ever; a job that is still pending cannot
+even be stopped. So the rooms (nodes, or what the autoscaler may add) are counted first.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from configs.errors import ClusterError
+from configs.settings import Settings
+
+GB = 10**9
+
+
+@dataclass(frozen=True)
+class Need:
+    """``count`` equal bundles of resources that have to be in place at once."""
+
+    what: str
+    count: int
+    each: Mapping[str, float]
+    placement: str = "PACK"
+
+
+@dataclass(frozen=True)
+class Room:
+    """``nodes`` equal nodes with these resources; None = as many as are asked for."""
+
+    resources: Mapping[str, float]
+    nodes: int | None = 1
+    name: str = field(default="node")
+
+
+def reading(settings: Settings) -> Need:
+    """One read task: a CPU and the memory of a long decoding window."""
+    memory = settings.corpus.reader_memory_gb * GB
+    return Need("reading dumps (corpus.reader_memory_gb)", 1, {"CPU": 1, "memory": memory})
+
+
+def training(settings: Settings) -> Need:
+    """All training workers, which start together or not at all."""
+    part = settings.training
+    each = {"CPU": part.cpus_per_worker, "GPU": part.gpus_per_worker}
+    return Need("training (training.workers)", part.workers, each, part.placement)
+
+
+def serving(settings: Settings) -> tuple[Need, ...]:
+    """The fewest replicas of each deployment."""
+    parts = {"ingress": settings.serving.ingress, "gm": settings.serving.gm, "im": settings.serving.im}
+    return tuple(
+        Need(f"serving.{name}", part.min_replicas, {"CPU": part.cpus, "GPU": part.gpus}) for name, part in parts.items()
+    )
+
+
+def check(needs: Sequence[Need], rooms: Sequence[Room]) -> None:
+    """Raises ClusterError naming the first need that the rooms can never hold, with both numbers."""
+    for need in needs:
+        places = capacity(need, rooms)
+        if places < need.count:
+            raise ClusterError(
+                f"{need.what}: {need.count} x ({amounts(need.each)}, placement {need.placement}) asked, "
+                f"the cluster can never hold more than {places}; it has {summary(rooms)}"
+            )
+
+
+def capacity(need: Need, rooms: Sequence[Room]) -> int:
+    """How many of the need's bundles fit, at most ``need.count``."""
+    counts: list[int] = []
+    for room in rooms:
+        here = fits(need, room.resources)
+        if need.placement == "STRICT_SPREAD":
+            here = min(here, 1)
+        counts += [here] * (need.count if room.nodes is None else room.nodes)
+    total = max(counts, default=0) if need.placement == "STRICT_PACK" else sum(counts)
+    return min(total, need.count)
+
+
+def fits(need: Need, resources: Mapping[str, float]) -> int:
+    """How many of the need's bundles one node holds."""
+    asked = {name: amount for name, amount in need.each.items() if amount > 0}
+    holds = [int(resources.get(name, 0) / amount + 1e-9) for name, amount in asked.items()]
+    return min(holds, default=need.count)
+
+
+def amounts(resources: Mapping[str, float]) -> str:
+    """Resources in words: ``8 CPU, 1 GPU, 2.5 GB memory``."""
+    words = [
+        f"{amount / GB:.1f} GB memory" if name == "memory" else f"{amount:g} {name}"
+        for name, amount in resources.items()
+        if amount > 0 and name in {"CPU", "GPU", "memory"}
+    ]
+    return ", ".join(words) or "nothing"
+
+
+def summary(rooms: Sequence[Room]) -> str:
+    """The rooms in words, equal ones together."""
+    groups: dict[str, float] = {}
+    for room in rooms:
+        text = f"{room.name} of {amounts(room.resources)}"
+        groups[text] = groups.get(text, 0) + (float("inf") if room.nodes is None else room.nodes)
+    return "; ".join(f"{count:g} x {text}" for text, count in groups.items()) or "no nodes"

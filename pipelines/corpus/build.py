@@ -1,0 +1,196 @@
+"""From dumps to threads, on Ray Data.
+
+    read -> clean -> drop duplicates (by text) -> thread (by post) -> write
+
+Each step maps a table to a table and keeps the sum of ``count`` (see ``schema``), so what
+arrives at the end accounts for every line that was read. The output's files are written
+by the last step's tasks themselves, named by content, so that a repeated task overwrites
+its own file; only notes travel to the driver.
+"""
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import ray
+
+from configs.corpus import CorpusSettings
+from configs.errors import DataError, UsageError
+from configs.load import to_yaml
+from configs.settings import Settings
+from pipelines.corpus import sources
+from pipelines.corpus.cleaning import clean
+from pipelines.corpus.decoding import window
+from pipelines.corpus.duplicates import drop_duplicates
+from pipelines.corpus.failures import plain_errors
+from pipelines.corpus.notes import Account, collect, record_rows
+from pipelines.corpus.reader import Dump, DumpDatasource, ReadOptions
+from pipelines.corpus.schema import COMMENT, NOTE, POST, THREAD
+from pipelines.corpus.scrub import author_key
+from pipelines.corpus.threads import thread
+from pipelines.manifest import Draft, Input, Manifest, fingerprints, writing
+
+STAGE = "corpus"
+LONG_WINDOW = 128 << 20
+"""Decoding windows up to this many bytes fit into any task; longer ones ask Ray for memory."""
+PARTITION_BYTES = 64 << 20
+"""Stored bytes of dumps a partition of the shuffles, where ``corpus.partitions`` does not say."""
+SHARED_TIMES = 0.9
+"""Share of comments with another's timestamp in their thread above which timestamps are called unusable."""
+log = logging.getLogger("llumi.corpus")
+
+
+def depends(settings: Settings) -> dict[str, Any]:
+    """The settings that threads depend on; dumps are inputs, memory is no matter."""
+    return settings.corpus.model_dump(mode="json", exclude={"posts", "comments", "reader_memory_gb"})
+
+
+def build(settings: Settings, inputs: Mapping[str, Input], output: Path) -> Manifest:
+    """Threads from the dumps under ``posts`` and ``comments`` of ``inputs``, as Parquet of THREAD.
+
+    Raises MissingInput or DataError naming the file or the setting at fault.
+    """
+    dumps = dumps_of(inputs)
+    with writing(
+        output, stage=STAGE, settings=depends(settings), inputs=fingerprints(inputs), resolved=to_yaml(settings)
+    ) as draft:
+        quarantine = draft.path.resolve() / "quarantine"
+        quarantine.mkdir()
+        log.info("reading %d dump files", len(dumps))
+        account = run(settings.corpus, dumps, draft.path.resolve(), author_key(Path(settings.output)))
+        check(account, settings.corpus, dumps)
+        for kind, name in ((POST, "posts"), (COMMENT, "comments")):
+            record_rows(draft, name, account[kind])
+        record_figures(draft, account)
+        if not any(quarantine.iterdir()):
+            quarantine.rmdir()
+    assert draft.manifest is not None
+    return draft.manifest
+
+
+def dumps_of(inputs: Mapping[str, Input]) -> list[Dump]:
+    """Each dump file once; raises UsageError without posts or comments, DataError for a file given as both."""
+    dumps = []
+    for kind, name in ((POST, "posts"), (COMMENT, "comments")):
+        given = inputs.get(name, ())
+        globs: list[str | Path] = [given] if isinstance(given, str | Path) else list(given)
+        if not globs:
+            raise UsageError(
+                f"corpus.{name} names no dump files; set it to globs such as {'RS' if kind == POST else 'RC'}_*.zst"
+            )
+        dumps += [Dump(kind, location) for location in sources.expand(globs)]
+    twice = [file for file, n in Counter(dump.location for dump in dumps).items() if n > 1]
+    if twice:
+        raise DataError(f"{twice[0]}: given under corpus.posts and corpus.comments; a dump holds one of them")
+    return dumps
+
+
+def run(settings: CorpusSettings, dumps: Sequence[Dump], folder: Path, key: bytes) -> Account:
+    """Write threads below ``folder`` and account for every row."""
+    wanted = frozenset(name.removeprefix("r/").lower() for name in settings.subreddits)
+    options = ReadOptions(wanted, settings.max_malformed_share, folder / "quarantine")
+    partitions = settings.partitions or partitions_for(dumps)
+    batches = {"batch_format": "pyarrow", "batch_size": None}
+    rows = ray.data.read_datasource(
+        DumpDatasource(list(dumps), options), override_num_blocks=len(dumps), memory=read_memory(settings, dumps)
+    )
+    rows = rows.map_batches(partial(clean, settings=settings.cleaning), **batches)
+    if settings.cleaning.drop_duplicates:
+        rows = rows.repartition(partitions, keys=["text_key"]).map_batches(drop_duplicates, **batches)
+    rows = rows.repartition(partitions, keys=["post_id"]).map_batches(
+        partial(thread, settings=settings, key=key), **batches
+    )
+    rows = rows.repartition(target_num_rows_per_block=settings.rows_per_file, strict=True)
+    notes = rows.map_batches(partial(write, folder=folder), **batches)
+    with plain_errors():
+        return collect(notes)
+
+
+def partitions_for(dumps: Sequence[Dump]) -> int:
+    """Partitions of the shuffles: 2 for small inputs, so that two CPUs scrub, at most 400."""
+    return min(400, max(2, math.ceil(sum(sources.size(dump.location) for dump in dumps) / PARTITION_BYTES)))
+
+
+def read_memory(settings: CorpusSettings, dumps: Sequence[Dump]) -> float | None:
+    """Logical memory (bytes) a read task asks for: only for long windows, and no more than a node has."""
+    if max(window(dump.location) for dump in dumps) <= LONG_WINDOW:
+        return None
+    nodes = [node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]]
+    return min(settings.reader_memory_gb * 1e9, 0.8 * max(nodes, default=math.inf))
+
+
+def write(table: pa.Table, folder: Path) -> pa.Table:
+    """Write the table's threads as one Parquet file of THREAD; its notes are returned."""
+    is_thread = pc.is_valid(table["post_id"])
+    threads = table.filter(is_thread).select(THREAD.names).cast(THREAD).sort_by("post_id")
+    if threads.num_rows:
+        name = blake2b("\n".join(threads["post_id"].to_pylist()).encode(), digest_size=6).hexdigest()
+        pq.write_table(threads, folder / f"part-{name}.parquet", compression="zstd")
+    return table.filter(pc.invert(is_thread)).select(NOTE.names)
+
+
+def check(account: Account, settings: CorpusSettings, dumps: Sequence[Dump]) -> None:
+    """Refuse an outcome that nobody can have meant; raises DataError saying what to change."""
+    seen = account[f"seen:{POST}"]
+    names = {str(name).lower() for name in seen}
+    missing = [name for name in settings.subreddits if name.removeprefix("r/").lower() not in names]
+    if missing:
+        common = ", ".join(str(name) for name, _ in seen.most_common(10)) or "none"
+        raise DataError(f"no posts of {', '.join(missing)} (corpus.subreddits) in the dumps; seen there: {common}")
+    for kind in (POST, COMMENT):
+        ends = account[kind]
+        if ends[None]:
+            continue
+        if kind == COMMENT and ends["post_missing"]:
+            raise DataError(
+                f"none of {ends['post_missing']:,} comments has its post in the dumps; give post and comment dumps of"
+                f" the same months and communities ({', '.join(Path(dump.location).name for dump in dumps[:6])})"
+            )
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in ends.most_common(5) if reason)
+        raise DataError(f"no {kind} is left of {ends.total():,} lines read; dropped: {reasons or 'nothing'}")
+
+
+def record_figures(draft: Draft, account: Account) -> None:
+    """What a reader of the manifest wants to know about the threads."""
+
+    def table(column: str) -> dict[str, dict[str, int]]:
+        posts, comments = account[f"threads:{column}"], account[f"comments:{column}"]
+        return {str(name): {"posts": n, "comments": comments[name]} for name, n in posts.most_common()}
+
+    times = account["times"]
+    share = times["shared"] / times["all"] if times["all"] else 0.0
+    draft.figures |= {
+        "subreddits": table("subreddit"),
+        "splits": table("split"),
+        "posts_with_comments": account["threads"]["with_comments"],
+        "dates": dates(sorted(draft.path.glob("*.parquet"))),
+        "shared_timestamps": round(share, 4),
+        "usable_timestamps": share <= SHARED_TIMES,
+    }
+    if share > SHARED_TIMES:
+        draft.notes.append(
+            f"{share:.0%} of comments share their timestamp with another one of their thread: these dumps do not tell"
+            " the order of arrival, so pairs cannot be freed of its influence on votes."
+        )
+
+
+def dates(files: Sequence[Path]) -> dict[str, str]:
+    """First and last day (UTC) of posting, from the Parquet files' statistics."""
+    column = THREAD.get_field_index("created_utc")
+    bounds: list[int] = []
+    for file in files:
+        metadata = pq.read_metadata(file)
+        for group in range(metadata.num_row_groups):
+            statistics = metadata.row_group(group).column(column).statistics
+            bounds += [statistics.min, statistics.max]
+    first, last = (datetime.fromtimestamp(t, UTC).date().isoformat() for t in (min(bounds), max(bounds)))
+    return {"first_post": first, "last_post": last}

@@ -1,0 +1,106 @@
+"""Where dumps lie: globs expanded, files opened, on this machine or in a bucket.
+
+Local paths and ``s3://``, ``gs://`` (any URI that pyarrow's file systems know) go through
+the same three calls. Credentials are those of the environment; nothing is cached.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import fs
+
+from configs.errors import MissingInput
+
+_WILDCARD = re.compile(r"[*?\[]")
+
+
+def expand(globs: Iterable[str | Path]) -> list[str]:
+    """The files that the globs name, each once, sorted within a glob; local ones as absolute paths.
+
+    Raises MissingInput naming a file that is not there or a glob that matches nothing.
+    """
+    found: dict[str, str] = {}
+    for item in map(str, globs):
+        matches = _remote_matches(item) if is_remote(item) else _local_matches(item)
+        if not matches:
+            raise MissingInput(f"{item}: {'the glob matches no file' if _WILDCARD.search(item) else 'no such file'}")
+        for match in matches:
+            found.setdefault(match if is_remote(match) else str(Path(match).resolve()), match)
+    return list(found.values())
+
+
+def located(globs: Iterable[str | Path]) -> list[Path | str]:
+    """Like ``expand``, with local files as ``Path``, so that a fingerprint follows their size and time."""
+    return [file if is_remote(file) else Path(file) for file in expand(globs)]
+
+
+def is_remote(location: str) -> bool:
+    """Whether ``location`` is a URI rather than a local path."""
+    return "://" in location
+
+
+def resolve(location: str) -> tuple[fs.FileSystem, str]:
+    """The file system of ``location`` and the path inside it."""
+    if is_remote(location):
+        filesystem, path = fs.FileSystem.from_uri(location)
+        return filesystem, path
+    return fs.LocalFileSystem(), location
+
+
+def open_file(location: str) -> pa.NativeFile:
+    """A buffered binary stream of the file as stored, without decompression.
+
+    Raises MissingInput where the file has gone.
+    """
+    filesystem, path = resolve(location)
+    try:
+        return filesystem.open_input_stream(path, compression=None, buffer_size=1 << 20)
+    except (FileNotFoundError, PermissionError) as error:
+        raise MissingInput(f"{location}: cannot be opened ({type(error).__name__})") from None
+
+
+def size(location: str) -> int:
+    """Stored size of the file in bytes, 0 where the store does not say."""
+    filesystem, path = resolve(location)
+    return filesystem.get_file_info(path).size or 0
+
+
+def _local_matches(pattern: str) -> list[str]:
+    path = Path(pattern).expanduser()
+    if path.is_dir():
+        raise MissingInput(f"{pattern}: is a folder; give its files, for example {path / '*.zst'}")
+    if path.is_file():
+        return [str(path.absolute())]
+    base = Path(path.anchor or ".")
+    matches = base.glob(str(path.relative_to(path.anchor)))
+    return sorted(str(match.absolute()) for match in matches if match.is_file())
+
+
+def _remote_matches(uri: str) -> list[str]:
+    """Files of the bucket that match; only the folder before the first wildcard is listed."""
+    scheme, _, rest = uri.partition("://")
+    wild = _WILDCARD.search(rest)
+    folder = rest[: rest.rindex("/", 0, wild.start()) if "/" in rest[: wild.start()] else 0] if wild else rest
+    try:
+        filesystem, path = fs.FileSystem.from_uri(f"{scheme}://{folder}")
+        if not wild:
+            return [uri] if filesystem.get_file_info(path).type == fs.FileType.File else []
+        deep = "/" in rest[wild.start() :]
+        listing = filesystem.get_file_info(fs.FileSelector(path, recursive=deep, allow_not_found=True))
+    except (OSError, pa.ArrowInvalid) as error:
+        why = type(error).__name__
+        raise MissingInput(f"{uri}: cannot be listed ({why}); check the address and the credentials") from None
+    prefix = f"{scheme}://{folder}"
+    files = (prefix + info.path.removeprefix(path) for info in listing if info.type == fs.FileType.File)
+    matcher = re.compile(_glob_pattern(uri))
+    return sorted(file for file in files if matcher.fullmatch(file))
+
+
+def _glob_pattern(glob: str) -> str:
+    """A regular expression in which ``*`` and ``?`` stop at slashes and ``**`` does not."""
+    pieces = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    tokens = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", glob)
+    sets = {token: token.replace("[!", "[^", 1) for token in tokens if re.fullmatch(r"\[[^\]]+\]", token)}
+    return "".join(pieces.get(token) or sets.get(token) or re.escape(token) for token in tokens)

@@ -1,0 +1,115 @@
+"""What generates text, seen from outside: a protocol that every engine keeps.
+
+Callers speak in messages and text, engines in tokens: rendering, the limits of a request and
+the way from tokens back to text belong to the engine, so that no caller can send it a request
+that would break it.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, Self, runtime_checkable
+
+from configs.errors import EngineError
+from configs.serving import GenerationSettings
+
+Messages = Sequence[Mapping[str, str]]
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How one request is sampled; the fields are those of ``GenerationSettings``."""
+
+    max_new_tokens: int
+    temperature: float = 0.7
+    top_p: float = 0.95
+    repetition_penalty: float = 1.0
+
+    @classmethod
+    def of(cls, settings: GenerationSettings) -> Self:
+        """The sampling that the configuration asks for."""
+        return cls(
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            repetition_penalty=settings.repetition_penalty,
+        )
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of one request."""
+
+    prompt_tokens: int
+    new_tokens: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some more text of a request; the last piece carries ``finish_reason``."""
+
+    text: str
+    usage: Usage
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one engine takes."""
+
+    context_tokens: int
+    """Most tokens of one request, prompt and new ones together."""
+    max_requests: int
+    """Most requests generated at once; more wait."""
+
+
+class PromptTooLong(EngineError):
+    """Prompt and new tokens together exceed what the engine can hold for one request."""
+
+    def __init__(self, prompt_tokens: int, new_tokens: int, limit: int):
+        super().__init__(
+            f"the prompt has {prompt_tokens} tokens and up to {new_tokens} are to be written, "
+            f"the engine holds {limit} for one request; shorten the text or lower generation.max_new_tokens"
+        )
+        self.numbers = (prompt_tokens, new_tokens, limit)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (PromptTooLong, self.numbers)
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """One model that writes; safe for many requests at once from one event loop."""
+
+    async def start(self) -> None:
+        """Load the model and prove that it writes; raises ModelNotFound or EngineError."""
+
+    def generate(self, request_id: str, prompt: Messages, sampling: Sampling) -> AsyncIterator[Piece]:
+        """The answer to ``prompt``, piece by piece.
+
+        Closing the iterator early frees what the request held. ``request_id`` must differ from
+        that of every request in progress. Raises PromptTooLong before anything is generated,
+        EngineError where the engine cannot take or finish the request.
+        """
+
+    def cancel(self, request_id: str) -> None:
+        """End a request, whose iterator then finishes as ``cancelled``; unknown ids are ignored."""
+
+    def healthy(self) -> bool:
+        """Whether the engine can still generate."""
+
+    def limits(self) -> Limits:
+        """What the engine takes."""
+
+    async def stop(self) -> None:
+        """Free the model; requests in progress fail."""
+
+
+async def complete(engine: Engine, request_id: str, prompt: Messages, sampling: Sampling) -> Piece:
+    """The whole answer as one piece."""
+    texts: list[str] = []
+    async for piece in engine.generate(request_id, prompt, sampling):
+        texts.append(piece.text)
+        if piece.finish_reason is not None:
+            return Piece("".join(texts), piece.usage, piece.finish_reason)
+    raise EngineError("the engine ended a request without saying why")

@@ -1,0 +1,107 @@
+"""Running a plan on Ray Train: N workers, retries, checkpoints; the only place that knows ``TorchTrainer``."""
+
+import json
+import logging
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from configs.errors import TrainingError
+from configs.training import TrainingSettings
+from pipelines.training.loop import FAILURE, SUMMARY, train_loop_per_worker
+from pipelines.training.plan import Plan
+
+logger = logging.getLogger("llumi.training")
+
+DRIVER_ENVIRONMENT = {
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # else the hashing of rows is echoed to the log as raw bytes
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # each run waits this long at its start and end
+    "RAY_TRAIN_METRICS_ENABLED": "1",
+}
+WORKER_ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+
+def fit(plan: Plan) -> dict[str, Any]:
+    """Train as the plan says, remove its checkpoints, and return the workers' summary.
+
+    Raises TrainingError where training cannot go on, or failed more often than ``max_failures``.
+    """
+    for name, value in DRIVER_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from ray.train import TrainingFailedError
+    from ray.train.torch import TorchTrainer
+
+    from pipelines.training.network import PinnedTorchConfig
+
+    on_gpu = plan.training.gpus_per_worker > 0
+    logger.info("%s: training starts on %d workers", plan.name, plan.training.workers)
+    trainer = TorchTrainer(
+        train_loop_per_worker,
+        train_loop_config={"plan": plan, "started": time.time()},
+        scaling_config=scaling(plan.training),
+        run_config=running(plan),
+        torch_config=PinnedTorchConfig(backend="nccl" if on_gpu else "gloo"),
+    )
+    began = time.time()
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        raise TrainingError(f"{plan.name}: {reason(error)}; the checkpoints stay: run the same again") from error
+    failure = Path(plan.output) / FAILURE
+    if failure.is_file():
+        raise TrainingError(f"{plan.name}: {json.loads(failure.read_text(encoding='utf-8'))['message']}")
+    path = Path(plan.output) / SUMMARY
+    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    path.unlink()
+    summary["seconds"]["total"] = round(time.time() - began, 2)
+    shutil.rmtree(plan.storage, ignore_errors=True)
+    logger.info("%s: %d steps, %.0f tokens/s", plan.name, summary["steps"], summary["tokens_per_second"])
+    return summary
+
+
+def scaling(training: TrainingSettings) -> Any:
+    """Workers and what each asks of Ray."""
+    from ray.train import ScalingConfig
+
+    on_gpu = training.gpus_per_worker > 0
+    resources: dict[str, float] = {"CPU": training.cpus_per_worker}
+    if on_gpu:
+        resources["GPU"] = training.gpus_per_worker
+    return ScalingConfig(
+        num_workers=training.workers,
+        use_gpu=on_gpu,
+        resources_per_worker=resources,
+        placement_strategy=training.placement,
+    )
+
+
+def running(plan: Plan) -> Any:
+    """Name, storage, retries, and the workers' environment."""
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig
+
+    environment = dict(WORKER_ENVIRONMENT)
+    if plan.training.gpus_per_worker == 0:
+        environment["DS_ACCELERATOR"] = "cpu"
+    storage = Path(plan.storage)
+    return RunConfig(
+        name=storage.name,
+        storage_path=str(storage.parent),
+        failure_config=FailureConfig(max_failures=plan.training.max_failures),
+        checkpoint_config=CheckpointConfig(num_to_keep=plan.training.keep_checkpoints),
+        worker_runtime_env={"env_vars": environment},
+    )
+
+
+def reason(error: BaseException) -> str:
+    """The workers' own errors, one line each, without their stack traces."""
+    failures = getattr(error, "worker_failures", None) or {0: error}
+    lines = {f"worker {rank}: {last_line(failure)}" for rank, failure in failures.items()}
+    return "; ".join(sorted(lines))
+
+
+def last_line(error: BaseException) -> str:
+    """The line of a remote error that names it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,167 @@
+"""TRL's SFT and DPO trainers, fed with rows that are already token ids.
+
+Only what differs from TRL is here: rows are not prepared again, their order survives a
+restart, DPO refuses a reference that is not the model it started from, and on the CPU the
+language-model head is computed for completion tokens only, as TRL does on GPUs.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+import trl.trainer.utils
+from datasets import Dataset
+from torch.utils.data import Sampler
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+from configs.errors import TrainingError
+from pipelines.training.checkpoint import ReportCheckpoints
+from pipelines.training.plan import Plan
+from pipelines.training.sampling import LengthGrouped
+from pipelines.training.zero import deepspeed_config
+
+LN2 = math.log(2)
+TOLERANCE = 1e-3
+"""How far the first DPO loss may lie from ln 2."""
+
+
+class TokenRows:
+    """What both trainers do alike."""
+
+    args: TrainingArguments
+    train_dataset: Dataset
+
+    order: LengthGrouped | None = None
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        self.order = LengthGrouped(self.train_dataset["length"], step, self.args.seed)
+        return self.order
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
+        return dataset
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """TRL would write one into every checkpoint; ours is written once, beside the adapter."""
+
+
+class SftTrainer(TokenRows, SFTTrainer):
+    """TRL's SFT on ``input_ids`` and ``labels`` (without labels: plain language modelling)."""
+
+
+class DpoTrainer(TokenRows, DPOTrainer):
+    """TRL's DPO on ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``."""
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        result = super().compute_loss(*args, **kwargs)
+        if self.state.global_step == 0 and self.model.training:
+            self.check_reference(result[0] if isinstance(result, tuple) else result)
+        return result
+
+    def check_reference(self, loss: torch.Tensor) -> None:
+        """Before any step, policy and reference are one model, so every pair's loss is ln 2.
+
+        All workers learn of the largest deviation and raise together: one that raised alone
+        would leave the others waiting for it. Raises TrainingError with both numbers.
+        """
+        losses = self.accelerator.gather(loss.detach().float().reshape(1))
+        worst = max(losses.tolist(), key=lambda value: abs(value - LN2) if math.isfinite(value) else math.inf)
+        if not abs(worst - LN2) <= TOLERANCE:
+            raise TrainingError(
+                f"the first DPO loss is {worst:.6f} and must be ln 2 = {LN2:.6f}: the reference is not the model that "
+                "training started from; check the adapter this stage continues and the base it was trained on"
+            )
+
+
+class KeepOrder(TrainerCallback):
+    """Tells the sampler which epoch begins.
+
+    accelerate does so too, but not through the extra layer it adds after a restart in
+    mid-epoch, and a resumed second epoch would go through the first one's order.
+    """
+
+    def __init__(self, trainer: TokenRows):
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.trainer.order is not None:
+            self.trainer.order.set_epoch(int(state.epoch or 0))
+
+
+class StopOnBadLoss(TrainerCallback):
+    """Stops training that has diverged; the logged loss is the mean over workers, so all stop."""
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
+    ) -> None:
+        loss = logs.get("loss")
+        if loss is not None and not math.isfinite(float(loss)):
+            raise TrainingError(f"the loss is {loss} at step {state.global_step}: lower the stage's learning_rate")
+
+
+def arguments(plan: Plan, folder: Path) -> SFTConfig | DPOConfig:
+    """Our settings as TRL's; ``folder`` is this worker's own scratch folder for checkpoints."""
+    stage, training = plan.stage, plan.training
+    on_gpu = training.gpus_per_worker > 0
+    common: dict[str, Any] = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": stage.micro_batch,
+        "per_device_eval_batch_size": stage.micro_batch,
+        "gradient_accumulation_steps": stage.accumulation,
+        "num_train_epochs": stage.epochs,
+        "max_steps": stage.max_steps or -1,
+        "learning_rate": stage.learning_rate,
+        "lr_scheduler_type": stage.schedule,
+        "warmup_steps": min(stage.warmup_share, 0.999),
+        "weight_decay": stage.weight_decay,
+        "max_grad_norm": training.grad_norm,
+        "bf16": training.bf16,
+        "use_cpu": not on_gpu,
+        "gradient_checkpointing": training.gradient_checkpointing,
+        "deepspeed": deepspeed_config(training),
+        "logging_steps": training.log_every,
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "no",  # checkpoint.py says when
+        "eval_strategy": "no",  # loop.py evaluates once, at the end
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_num_workers": 2 if on_gpu else 0,
+        "dataloader_pin_memory": on_gpu,
+        "seed": plan.seed,
+        "data_seed": plan.seed,
+        "max_length": None,  # tokens.py dropped what is too long
+    }
+    if plan.task == "dpo":
+        return DPOConfig(**common, beta=stage.beta)
+    return SFTConfig(**common, dataset_kwargs={"skip_prepare_dataset": True})
+
+
+def score_labels_only_on_the_cpu() -> None:
+    """Have TRL's fused head skip positions without a label on the CPU as well.
+
+    TRL does so where Triton runs and elsewhere scores every position, to keep shapes static
+    for compilers that need it. Nothing is compiled here, and prompts are most of a row.
+    """
+    trl.trainer.utils._use_triton = lambda device: device.type in {"cpu", "cuda", "xpu"}
+
+
+def make_trainer(
+    plan: Plan, args: SFTConfig | DPOConfig, model: Any, tokenizer: Any, rows: dict[str, Dataset]
+) -> SftTrainer | DpoTrainer:
+    """The trainer of the plan's task, on ``rows`` "train" and perhaps "validation"."""
+    if plan.training.gpus_per_worker == 0:
+        score_labels_only_on_the_cpu()
+    kind = DpoTrainer if plan.task == "dpo" else SftTrainer
+    trainer = kind(
+        model=model,
+        args=args,
+        train_dataset=rows["train"],
+        eval_dataset=rows.get("validation"),
+        processing_class=tokenizer,
+        callbacks=[ReportCheckpoints(Path(plan.storage), plan.stage.save_every), StopOnBadLoss()],
+    )
+    trainer.add_callback(KeepOrder(trainer))
+    return trainer

@@ -1,0 +1,45 @@
+"""DeepSpeed's configuration, from ours.
+
+ZeRO (Rajbhandari et al. 2020) shards over workers: stage 1 the optimizer's state, 2 also
+gradients, 3 also weights. Batch sizes are left to the trainer ("auto"), so that they are
+stated once. The optimizer is torch's AdamW, since DeepSpeed's own needs a compiler at run time.
+"""
+
+from typing import Any
+
+from configs.training import TrainingSettings
+
+NEVER = 1_000_000_000
+
+
+def deepspeed_config(training: TrainingSettings) -> dict[str, Any]:
+    """The dictionary that ``TrainingArguments(deepspeed=...)`` takes."""
+    zero: dict[str, Any] = {"stage": training.zero_stage, "overlap_comm": training.gpus_per_worker > 0}
+    if training.zero_stage == 3:
+        zero |= {
+            "stage3_gather_16bit_weights_on_model_save": True,
+            "stage3_prefetch_bucket_size": "auto",
+            "stage3_param_persistence_threshold": "auto",
+            "reduce_bucket_size": "auto",
+        }
+    return {
+        "train_batch_size": "auto",
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": training.grad_norm,
+        "bf16": {"enabled": training.bf16},
+        "zero_optimization": zero,
+        "steps_per_print": NEVER,
+        "wall_clock_breakdown": False,
+    }
+
+
+def quiet_operators() -> None:
+    """Tell DeepSpeed that none of its compiled operators is there.
+
+    Training uses none of them, yet on the CPU it would probe all of them with a compiler and
+    build ``deepspeed_shm_comm`` at start, which takes half a minute.
+    """
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__ = {}

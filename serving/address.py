@@ -1,0 +1,61 @@
+"""Where the service listens: checked before anything is started."""
+
+import errno
+import ipaddress
+import socket
+
+from configs.errors import PortInUse, UsageError
+from configs.serving import ServingSettings
+
+
+def check_address(serving: ServingSettings) -> None:
+    """Raises UsageError for an address that would be open to others, PortInUse for a port that is taken."""
+    check_exposure(serving)
+    check_port(serving.host, serving.port)
+
+
+def check_exposure(serving: ServingSettings) -> None:
+    """Raises UsageError where others could reach a service that asks nobody who they are."""
+    if is_loopback(serving.host) or serving.allow_unauthenticated:
+        return
+    raise UsageError(
+        f"serving.host={serving.host} can be reached from other machines and the service does not authenticate: "
+        "use --set serving.host=127.0.0.1, or put an authenticating proxy in front and say so with "
+        "--set serving.allow_unauthenticated=true"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises PortInUse where another process listens on ``port``, UsageError where it cannot be bound at all."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror:
+        raise UsageError(f"serving.host={host} is not an address or name that this machine knows") from None
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was just left is free
+        try:
+            probe.bind(address)
+            probe.listen(1)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise PortInUse(
+                    f"port {port} on {host} is in use by another process: stop it, or choose another with "
+                    "--set serving.port="
+                ) from None
+            raise UsageError(f"cannot listen on serving.host={host}, serving.port={port}: {error.strerror}") from None
+
+
+def base_url(host: str, port: int) -> str:
+    """URL at which this machine reaches the service."""
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"

@@ -1,0 +1,142 @@
+"""What surrounds every route: request id, size limit, access log, errors as JSON.
+
+Plain ASGI, because a route or an exception handler comes too late: FastAPI reads and parses the
+whole body before it. Authentication and rate limits belong here too.
+
+The access log names route, status, time and token counts. It never shows a path that matched no
+route, a header, or any text that was sent or written.
+"""
+
+import json
+import logging
+import re
+import time
+from typing import Any
+from uuid import uuid4
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.wire import ApiError, error_body
+
+LOGGER = "ray.serve"
+"""Serve's own logger, so that the lines lie in the replica's log file."""
+REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class RequestScope:
+    """Outermost: gives the request its id, answers what nobody caught, writes one log line.
+
+    Serve's proxy adds the id to the response's headers, whichever way the request came in.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+        self.log = logging.getLogger(LOGGER)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on and log how it ended."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 0
+        given = Headers(scope=scope).get("x-request-id")
+        state = scope.setdefault("state", {})
+        state["request_id"] = given or uuid4().hex
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            if given is not None and not REQUEST_ID.fullmatch(given):
+                state["request_id"] = uuid4().hex
+                message = "the x-request-id header must be 1 to 128 printable ASCII characters without spaces"
+                raise ApiError(400, message, code="invalid_request_id", param="x-request-id")
+            await self.app(scope, receive, watched)
+        except ApiError as error:
+            await answer(error)(scope, receive, watched)
+        except Exception as error:
+            # By type only: an exception from below may quote what it choked on.
+            self.log.error("request failed: %s", type(error).__name__)
+            if status == 0:
+                await internal_error()(scope, receive, watched)
+        finally:
+            self.log.info(line(scope, status, time.perf_counter() - started))
+
+
+class BodyLimit:
+    """Reads at most ``limit`` bytes; a larger body is refused, by its declared length before it is read."""
+
+    def __init__(self, app: ASGIApp, limit: int):
+        self.app, self.limit = app, limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take in the whole body, then let the application read it from memory."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length", "0")
+        if not declared.isdigit() or int(declared) > self.limit:
+            raise self.too_large()
+        body = await self.read(receive)
+        if body is None:
+            return
+        unread = True
+
+        async def replay() -> Message:
+            nonlocal unread
+            if unread:
+                unread = False
+                return {"type": "http.request", "body": body, "more_body": False}
+            return await receive()
+
+        await self.app(scope, replay, send)
+
+    async def read(self, receive: Receive) -> bytes | None:
+        """The body, or None where the client went away."""
+        parts, size, more = [], 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            more = message.get("more_body", False)
+            if size > self.limit:
+                raise self.too_large()
+        return b"".join(parts)
+
+    def too_large(self) -> ApiError:
+        """The refusal."""
+        return ApiError(413, f"the body is larger than {self.limit} bytes", code="body_too_large")
+
+
+def answer(error: ApiError) -> JSONResponse:
+    """An error as a response."""
+    return JSONResponse(error.body, error.status, error.headers)
+
+
+def internal_error() -> JSONResponse:
+    """What a client sees of an error that is ours."""
+    return JSONResponse(error_body("the service failed on this request", "server_error", None, "internal"), 500)
+
+
+def line(scope: Scope, status: int, seconds: float) -> str:
+    """One request as JSON; status 499 where the client went away before an answer."""
+    route = scope.get("route")
+    state: dict[str, Any] = scope["state"]
+    usage = state.get("usage")
+    fields = {
+        "request_id": state["request_id"],
+        "route": getattr(route, "path", None),
+        "method": scope["method"],
+        "status": status or 499,
+        "ms": round(1000 * seconds, 1),
+        "prompt_tokens": usage.prompt_tokens if usage else None,
+        "new_tokens": usage.new_tokens if usage else None,
+    }
+    return json.dumps(fields)

@@ -1,0 +1,28 @@
+"""A tiny model, and an adapter on it that changes what it writes."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.pipelines.generation.tiny import make
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random Mistral with its tokenizer."""
+    return make(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def tiny_adapter(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a LoRA adapter whose weights are not zero."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny") / "adapter"
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    torch.manual_seed(5)
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    adapted.save_pretrained(folder)
+    return folder
