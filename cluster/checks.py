@@ -34,10 +34,11 @@ def check_base(settings: Settings) -> None:
 def check_hub(name: str, revision: str | None) -> None:
     """Raises ModelNotFound where neither the cache nor the hub has a model of this name that may be read."""
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
 
     try:
         hf_hub_download(name, "config.json", revision=revision)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EntryNotFoundError) as error:
         reason = type(error).__name__
         raise ModelNotFound(
             f"model.base {name} can be read neither as a folder nor from Hugging Face ({reason})"

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from cluster import failures
+from cluster import failures, session
 from configs import Settings, load
 from configs.load import to_yaml
 from configs.training import ModelName, StageName
@@ -150,12 +150,12 @@ def run(
 @app.command()
 def serve(config: Config, overrides: Set = None, debug: Debug = False) -> None:
     """Serve GM and IM over HTTP until Ctrl-C."""
-    from cluster.service import serve_forever
+    from cluster.service import serve as serve_both
 
-    serve_forever(read(config, overrides), config, debug=Mode.debug)
+    serve_both(read(config, overrides), console, debug=Mode.debug)
 
 
-@app.command(context_settings={"allow_interspersed_args": False})
+@app.command()
 def submit(
     config: Config,
     command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="For example: -- llumi run demo")],
@@ -166,7 +166,7 @@ def submit(
     """Run a command as a job on the cluster of CONFIG; ends with the job's exit code."""
     from cluster.jobs import submit as submit_job
 
-    raise typer.Exit(submit_job(read(config, overrides), command, detach=detach, console=console))
+    raise typer.Exit(submit_job(read(config, overrides), command, detach=detach, console=console, debug=Mode.debug))
 
 
 @app.command()
@@ -214,6 +214,8 @@ def alone(settings: Settings, config: str, names: Sequence[str]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: ends the process with the exit code."""
+    Mode.debug = False
+    session.prepare_environment()
     try:
         app(args=None if arguments is None else list(arguments), prog_name="llumi")
     except (Exception, KeyboardInterrupt) as error:

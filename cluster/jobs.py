@@ -22,7 +22,7 @@ from rich.console import Console
 from cluster import needs
 from cluster.failures import INTERRUPTED
 from cluster.package import EXCLUDES, check_size, contents, working_dir
-from cluster.session import prepare_environment
+from cluster.session import hush, prepare_environment
 from configs.errors import ClusterError, UsageError
 from configs.settings import Settings
 
@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 
 TRAINING = {"run", "train", "demo"}
 STOP_S = 15.0
+NODES_S = 10.0
 POLL_S = 0.5
 
 
-def submit(settings: Settings, command: Sequence[str], *, detach: bool, console: Console) -> int:
+def submit(settings: Settings, command: Sequence[str], *, detach: bool, console: Console, debug: bool) -> int:
     """Run ``command`` as a job; returns its exit code, or 0 once it is submitted with ``detach``."""
     if not command:
         raise UsageError("no command: llumi submit CONFIG -- llumi run CONFIG")
@@ -43,9 +44,13 @@ def submit(settings: Settings, command: Sequence[str], *, detach: bool, console:
         root = working_dir(Path(scratch))
         size = check_size(contents(root), settings.cluster.max_upload_mb)
         client = reach(settings.cluster.jobs_address)
+        if not debug:
+            hush()
         needs.check(asked(settings, command), rooms(client, settings))
         name = unique_id(command)
-        console.print(f"submitting {name} to {client.get_address()} with {size:.1f} MB of code", highlight=False)
+        console.print(
+            f"submitting {name} to {client.get_address()} with {size:.1f} MB of code", highlight=False, soft_wrap=True
+        )
         send(client, name, command, root)
     if detach:
         sys.stdout.write(f"{name}\n")
@@ -82,16 +87,23 @@ def reach(address: str) -> "JobSubmissionClient":
 
 
 def rooms(client: "JobSubmissionClient", settings: Settings) -> list[needs.Room]:
-    """The nodes that are alive; with ``cluster.autoscaling`` as many of each as are asked for."""
+    """The nodes that are alive; with ``cluster.autoscaling`` as many of each as are asked for.
+
+    A head that has just started answers before it knows of any node, itself included.
+    """
     from ray.util.state import list_nodes
     from ray.util.state.exception import RayStateApiException
 
-    try:
-        nodes = list_nodes(address=client.get_address(), filters=[("state", "=", "ALIVE")], detail=True, limit=10_000)
-    except RayStateApiException as error:
-        raise ClusterError(f"the cluster at {client.get_address()} does not list its nodes") from error
-    count = None if settings.cluster.autoscaling else 1
-    return [needs.Room(node.resources_total, count) for node in nodes]
+    address, deadline = client.get_address(), time.monotonic() + NODES_S
+    while True:
+        try:
+            nodes = list_nodes(address=address, filters=[("state", "=", "ALIVE")], detail=True, limit=10_000)
+        except RayStateApiException as error:
+            raise ClusterError(f"the cluster at {address} does not list its nodes") from error
+        if nodes or time.monotonic() > deadline:
+            count = None if settings.cluster.autoscaling else 1
+            return [needs.Room(node.resources_total, count) for node in nodes]
+        time.sleep(POLL_S)
 
 
 def asked(settings: Settings, command: Sequence[str]) -> list[needs.Need]:
@@ -153,7 +165,7 @@ def finished(client: "JobSubmissionClient", name: str) -> Any:
 
 def stop(client: "JobSubmissionClient", name: str, console: Console) -> int:
     """Stop the job; a pending one cannot be stopped at once, so it is tried until it ends or time is up."""
-    console.print(f"stopping {name}", highlight=False)
+    console.print(f"stopping {name}", highlight=False, soft_wrap=True)
     deadline = time.monotonic() + STOP_S
     while time.monotonic() < deadline:
         client.stop_job(name)

@@ -5,6 +5,7 @@ Ray leaves out what ``.gitignore`` and ``.rayignore`` name, and answers a packag
 first, by Ray's own walk over the folder, so that both always agree.
 """
 
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -41,7 +42,8 @@ def contents(root: Path) -> dict[str, int]:
 
     root = root.absolute()
     by_git = os.environ.get("RAY_RUNTIME_ENV_IGNORE_GITIGNORE", "0") != "1"
-    _dir_travel(root, [_get_excludes(root, list(EXCLUDES))], weigh, include_gitignore=by_git, logger=None)
+    quiet = logging.getLogger("llumi.package")
+    _dir_travel(root, [_get_excludes(root, list(EXCLUDES))], weigh, include_gitignore=by_git, logger=quiet)
     return sizes
 
 

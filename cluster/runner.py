@@ -19,7 +19,7 @@ from rich.console import Console
 from cluster import needs, session
 from cluster.display import Display, Outcome, showing, summary
 from cluster.stage import Stage
-from cluster.stages import check_order
+from cluster.stages import check_order, check_plan
 from configs.errors import UsageError
 from configs.load import to_yaml
 from configs.settings import Settings
@@ -57,10 +57,14 @@ class Runner:
         """
         outcomes = []
         whole = len(plan) == len(self.stages)
+        for stage in asked:
+            if reason := stage.unless():
+                raise UsageError(f"{stage.name} does not apply: {reason}")
+        check_plan(plan, self.stages, self.config)
         with locked(self.root), showing(self.console, len(plan)) as display:
             sweep(plan)
             for stage in plan:
-                outcome = self.step(stage, display, plan, force=stage in force, asked=stage in asked)
+                outcome = self.step(stage, display, plan, force=stage in force)
                 outcomes.append(outcome)
                 display.end(outcome)
             if whole:
@@ -68,12 +72,10 @@ class Runner:
         self.console.print(summary(outcomes))
         return outcomes
 
-    def step(self, stage: Stage, display: Display, plan: Sequence[Stage], *, force: bool, asked: bool) -> Outcome:
+    def step(self, stage: Stage, display: Display, plan: Sequence[Stage], *, force: bool) -> Outcome:
         """Skip, keep or make one stage."""
         started = time.monotonic()
         if reason := stage.unless():
-            if asked:
-                raise UsageError(f"{stage.name} does not apply: {reason}")
             return Outcome(stage.name, "skipped", reason)
         check_order(stage, self.stages, self.config)
         if not force and stage.is_current(self.settings):
@@ -81,15 +83,15 @@ class Runner:
         (self.root / manifest.FILE).unlink(missing_ok=True)
         display.begin(stage.name)
         if stage.needs:
-            session.connect(self.settings, self.needs(plan), debug=self.debug)
+            session.connect(self.settings, self.asks(plan), debug=self.debug)
         made = stage.make(self.settings)
         return Outcome(stage.name, "made", "", made, round(time.monotonic() - started, 1))
 
-    def needs(self, plan: Sequence[Stage]) -> list[needs.Need]:
-        """What the plan asks of the cluster."""
+    def asks(self, plan: Sequence[Stage]) -> list[needs.Need]:
+        """What the plan asks of the cluster at once, so that it is refused before its first stage."""
         kinds = {stage.needs for stage in plan if not stage.unless()}
-        both = {"reading": needs.reading, "training": needs.training}
-        return [need(self.settings) for kind, need in both.items() if kind in kinds]
+        known = {"dumps": needs.reading, "training": needs.training}
+        return [need(self.settings) for kind, need in known.items() if kind in kinds]
 
 
 def write_manifest(settings: Settings, outcomes: Sequence[Outcome]) -> manifest.Manifest:

@@ -27,13 +27,14 @@ ENVIRONMENT = {
     "RAY_DEDUP_LOGS_SKIP_REGEX": "worker processes have been started on node",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_VERBOSITY": "error",
     "TRANSFORMERS_VERBOSITY": "error",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
 }
 REACH_S = 5.0
 
 
-def connect(settings: Settings, needs: Sequence[Need] = (), *, debug: bool = False, dashboard: bool = False) -> None:
+def connect(settings: Settings, needs: Sequence[Need] = (), *, debug: bool = False) -> None:
     """Have Ray initialised and large enough for ``needs``; does nothing where it is initialised already.
 
     Raises ClusterError where the address does not answer or the cluster can never hold a need.
@@ -42,15 +43,21 @@ def connect(settings: Settings, needs: Sequence[Need] = (), *, debug: bool = Fal
     import ray
 
     if not ray.is_initialized():
-        address = settings.cluster.address or os.environ.get("RAY_ADDRESS")
+        address = address_of(settings)
         if address is None:
-            start(settings, debug=debug, dashboard=dashboard)
+            start(settings, debug=debug)
         else:
             join(address, debug=debug)
     tune_data()
     if not debug:
         hush()
     check(needs, rooms(settings))
+
+
+def address_of(settings: Settings) -> str | None:
+    """The cluster to join, None where Ray is started here. In a job it is the job's own, by RAY_ADDRESS."""
+    given = settings.cluster.address
+    return os.environ.get("RAY_ADDRESS", given) if in_job() else given or os.environ.get("RAY_ADDRESS")
 
 
 def disconnect() -> None:
@@ -61,7 +68,7 @@ def disconnect() -> None:
         ray.shutdown()
 
 
-def start(settings: Settings, *, debug: bool, dashboard: bool) -> None:
+def start(settings: Settings, *, debug: bool) -> None:
     """Start Ray on this machine, whatever other Ray runs on it."""
     import ray
 
@@ -69,7 +76,7 @@ def start(settings: Settings, *, debug: bool, dashboard: bool) -> None:
         address="local",
         num_cpus=logical_cpus(settings),
         object_store_memory=int(settings.cluster.object_store_gb * GB),
-        include_dashboard=dashboard,
+        include_dashboard=settings.cluster.dashboard,
         **options(debug),
     )
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Literal
 
 from configs.settings import Settings
 from pipelines import manifest
@@ -34,8 +35,8 @@ class Stage:
     """What to run to make it alone."""
     unless: Callable[[], str | None] = applies
     """Why it does not apply, None where it does."""
-    needs: str | None = "reading"
-    """What it asks of Ray: ``reading``, ``training``, or None where it runs without."""
+    needs: Literal["data", "dumps", "training"] | None = "data"
+    """What it asks of Ray: a task, the memory to read dumps, all training workers; None runs without Ray."""
     words: Mapping[str, str] = field(default_factory=dict)
     """``model`` and ``stage``, for modules that make more than one output."""
 

@@ -14,6 +14,8 @@ class ClusterSettings(Section):
     """CPUs of a Ray that is started here; none = those of the machine."""
     object_store_gb: float = Field(0.5, gt=0)
     """Object store of a Ray that is started here, in GB."""
+    dashboard: bool = False
+    """Start the dashboard with a Ray that is started here."""
     autoscaling: bool = False
     """The cluster adds nodes on demand: what today's nodes cannot hold is not refused for their number."""
     jobs_address: str = "http://127.0.0.1:8265"

@@ -8,12 +8,6 @@ from configs.errors import PortInUse, UsageError
 from configs.serving import ServingSettings
 
 
-def check_address(serving: ServingSettings) -> None:
-    """Raises UsageError for an address that would be open to others, PortInUse for a port that is taken."""
-    check_exposure(serving)
-    check_port(serving.host, serving.port)
-
-
 def check_exposure(serving: ServingSettings) -> None:
     """Raises UsageError where others could reach a service that asks nobody who they are."""
     if is_loopback(serving.host) or serving.allow_unauthenticated:

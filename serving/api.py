@@ -7,6 +7,7 @@
 The interactive documentation is off: it would be open to everybody.
 """
 
+import asyncio
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -60,7 +61,8 @@ def add_routes(api: FastAPI, gm: Model, im: Model, prompts: PromptSettings, limi
 
     @api.get("/healthz")
     async def healthz() -> JSONResponse:
-        models = {"gm": await gm.health(), "im": await im.health()}
+        of_gm, of_im = await asyncio.gather(gm.health(), im.health())
+        models = {"gm": of_gm, "im": of_im}
         well = "unavailable" not in models.values()
         return JSONResponse({"status": "ok" if well else "unavailable", "models": models}, 200 if well else 503)
 

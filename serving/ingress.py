@@ -17,9 +17,9 @@ class Ingress:
 
     def __init__(self, gm: DeploymentHandle, im: DeploymentHandle, prompts: PromptSettings, serving: ServingSettings):
         self.prompts, self.serving = prompts, serving
-        timeout = serving.request_timeout_s
-        self.gm = Model("gm", gm, timeout, on_demand=serving.gm.min_replicas == 0)
-        self.im = Model("im", im, timeout, on_demand=serving.im.min_replicas == 0)
+        seconds = serving.request_timeout_s
+        self.gm = Model("gm", gm, fields="post", timeout_s=seconds, on_demand=serving.gm.min_replicas == 0)
+        self.im = Model("im", im, fields="post, draft", timeout_s=seconds, on_demand=serving.im.min_replicas == 0)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve once the constructor has returned."""

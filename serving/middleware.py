@@ -11,6 +11,7 @@ import json
 import logging
 import re
 import time
+import traceback
 from typing import Any
 from uuid import uuid4
 
@@ -60,8 +61,9 @@ class RequestScope:
         except ApiError as error:
             await answer(error)(scope, receive, watched)
         except Exception as error:
-            # By type only: an exception from below may quote what it choked on.
-            self.log.error("request failed: %s", type(error).__name__)
+            # By type and place only: an exception from below may quote what it choked on.
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            self.log.error("request failed: %s at %s:%s", type(error).__name__, where.filename, where.lineno)
             if status == 0:
                 await internal_error()(scope, receive, watched)
         finally:

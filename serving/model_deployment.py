@@ -19,7 +19,10 @@ HEALTH_PERIOD_S = 2.0
 class ModelDeployment:
     """Writes answers to prompts with one model; ready once its constructor has returned."""
 
-    async def __init__(self, model: str, engine: EngineSettings, generation: GenerationSettings, gpu: bool):
+    # Serve awaits a constructor that is a coroutine, which mypy does not know.
+    async def __init__(  # type: ignore[misc]
+        self, model: str, engine: EngineSettings, generation: GenerationSettings, gpu: bool
+    ) -> None:
         from pipelines.generation.transformers_engine import TransformersEngine
 
         self.sampling = Sampling.of(generation)

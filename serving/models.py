@@ -30,8 +30,10 @@ LOG = logging.getLogger("ray.serve")
 class Model:
     """One deployment, called by its handle."""
 
-    def __init__(self, name: str, handle: DeploymentHandle, timeout_s: float, on_demand: bool):
+    def __init__(self, name: str, handle: DeploymentHandle, *, fields: str, timeout_s: float, on_demand: bool):
         self.name, self.handle, self.timeout_s = name, handle, timeout_s
+        self.fields = fields
+        """Fields of the body that make up the prompt."""
         self.on_demand = on_demand
         """The deployment may stand at no replicas, and must not be woken to say it is well."""
 
@@ -49,7 +51,7 @@ class Model:
         except PromptTooLong as error:
             tokens, new, limit = error.numbers
             message = f"the text makes a prompt of {tokens} tokens, {self.name} takes at most {limit - new}"
-            raise ApiError(400, message, code="context_length_exceeded") from None
+            raise ApiError(400, message, code="context_length_exceeded", param=self.fields) from None
         except (RayActorError, EngineError):
             raise unavailable(f"{self.name} failed on this request", "unavailable") from None
 

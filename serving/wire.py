@@ -110,11 +110,16 @@ def invalid_body(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     """
     first = errors[0]
     names = [str(part) for part in first["loc"] if part != "body"]
-    if first["type"] == "json_invalid":
-        return ApiError(400, "the body is not JSON", code="invalid_json")
+    if first["type"] == "json_invalid" or not names:
+        return ApiError(400, "the body must be a JSON object, sent as application/json", code="invalid_json")
     if first["type"] == "extra_forbidden":
         where = ".".join(names[:-1]) or None
         return ApiError(422, "the body holds a field that is not known here", code="unknown_field", param=where)
-    param = ".".join(names) or None
-    what = {"missing": "is missing", "string_type": "must be a string"}.get(first["type"], "is not what is expected")
-    return ApiError(422, f"{param or 'the body'} {what}", code=first["type"], param=param)
+    param = ".".join(names)
+    expected = {
+        "missing": "is missing",
+        "string_type": "must be a string",
+        "model_attributes_type": "must be an object",
+    }
+    what = expected.get(first["type"], "is not what is expected")
+    return ApiError(422, f"{param} {what}", code=first["type"], param=param)

@@ -17,7 +17,10 @@ _LOGGERS = ("ray.data.exceptions", "ray.data._internal.execution.streaming_execu
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Raise an LlumiError from inside Ray tasks as it was raised there."""
+    """Raise an LlumiError from inside Ray tasks as it was raised there.
+
+    Our messages are one line; Ray appends lines of its own about retries.
+    """
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     for logger in loggers:
         logger.addFilter(_is_not_ours)
@@ -27,7 +30,7 @@ def plain_errors() -> Iterator[None]:
         ours = cause(error)
         if ours is None:
             raise
-        raise type(ours)(*ours.args) from None
+        raise type(ours)(str(ours).partition("\n")[0]) from None
     finally:
         for logger in loggers:
             logger.removeFilter(_is_not_ours)
@@ -44,4 +47,5 @@ def cause(error: BaseException | None) -> LlumiError | None:
 
 
 def _is_not_ours(record: logging.LogRecord) -> bool:
-    return cause(sys.exc_info()[1]) is None
+    logged = record.exc_info[1] if record.exc_info else None
+    return cause(logged) is None and cause(sys.exc_info()[1]) is None

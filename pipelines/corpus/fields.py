@@ -20,7 +20,6 @@ GONE = frozenset({"[deleted]", "[deleted by user]"}) | REMOVED
 NAMELESS = frozenset({"", "[deleted]", "[removed]"})
 EARLIEST, LATEST = 1_104_537_600, 4_102_444_800
 """2005-01-01 and 2100-01-01 UTC, in seconds: what can be a time of posting."""
-_PREFIX = re.compile(r"t[1-6]_")
 _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060\ufeff]")
 
 
@@ -37,8 +36,8 @@ def post(record: Record) -> dict[str, Any]:
         "post_id": identifier(record, "id"),
         "parent_id": None,
         "title": text(required(record, "title")),
-        "text": "" if body.strip().lower() in GONE else body,
-        "removed": _is_gone(record, body),
+        "text": "" if is_gone(body) else body,
+        "removed": is_gone(body) or bool(record.get("removed_by_category")),
         "over_18": boolean(record.get("over_18")),
         "is_self": boolean(record.get("is_self")),
         "score_hidden": boolean(record.get("contest_mode")),
@@ -56,7 +55,7 @@ def comment(record: Record) -> dict[str, Any]:
         "parent_id": encodable(str(parent)) if parent is not None else None,
         "title": None,
         "text": body,
-        "removed": _is_gone(record, body),
+        "removed": is_gone(body),
         "over_18": None,
         "is_self": None,
         "score_hidden": boolean(record.get("score_hidden")),
@@ -90,7 +89,9 @@ def required(record: Record, name: str) -> Any:
 
 def identifier(record: Record, name: str) -> str:
     """An id without its ``t3_`` or ``t1_`` prefix."""
-    value = encodable(_PREFIX.sub("", str(required(record, name)), count=1).strip())
+    value = encodable(str(required(record, name)).strip())
+    if value[2:3] == "_" and value[0] == "t":
+        value = value[3:]
     if not value:
         raise Incomplete(name)
     return value
@@ -156,13 +157,13 @@ def text(value: Any) -> str:
     if "&" in value:
         value = html.unescape(html.unescape(value))
     value = value.replace("\r\n", "\n")
-    if not value.isascii():
-        value = encodable(value)
-    return _INVISIBLE.sub("", value).strip()
+    return _INVISIBLE.sub("", encodable(value)).strip()
 
 
 def encodable(value: str) -> str:
     """``value`` with surrogate pairs joined and lone surrogates replaced, so that UTF-8 can hold it."""
+    if value.isascii():
+        return value
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -170,6 +171,6 @@ def encodable(value: str) -> str:
     return value
 
 
-def _is_gone(record: Record, body: str) -> bool:
-    """Whether the text was deleted by its writer or removed by others."""
-    return body.strip().lower() in GONE or bool(record.get("removed_by_category"))
+def is_gone(body: str) -> bool:
+    """Whether a text stands for one that was deleted by its writer or removed by others."""
+    return body[:1] == "[" and len(body) < 40 and body.lower() in GONE

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,10 @@ PROBE = 1000
 TABLE_ROWS, TABLE_BYTES = 50_000, 64 << 20
 HOPELESS = 10_000
 """Malformed lines after which a file is refused before its end."""
+
+
+_CONVERTED = tuple(name for name in RECORD.names if name not in {"text_key", "dropped", "count"})
+"""Columns that ``fields`` makes of a line."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +97,8 @@ def read_dump(dump: Dump, options: ReadOptions) -> Iterator[pa.Table]:
             reading.take(number, line)
             if len(reading.rows) >= TABLE_ROWS or reading.row_bytes >= TABLE_BYTES:
                 yield reading.table()
-    reading.finish()
     yield reading.table()
+    yield reading.finish()
 
 
 @dataclass
@@ -161,13 +166,13 @@ class Reading:
         self.rows, self.row_bytes = [], 0
         return table
 
-    def finish(self) -> None:
-        """Check the file as a whole, put its tallies among the rows and write its quarantine."""
+    def finish(self) -> pa.Table:
+        """Check the file as a whole, write its quarantine and give its tallies."""
         self._check_share()
         tallies = [{"kind": self.dump.kind, "dropped": reason, "count": n} for reason, n in self.dropped.items() if n]
         seen = [{"kind": SEEN, "id": self.dump.kind, "subreddit": name, "count": n} for name, n in self.seen.items()]
-        self.rows += tallies + seen
         self._write_quarantine()
+        return tallies_of(tallies + seen)
 
     def _is_wanted(self, subreddit: Any) -> bool:
         """Whether the community is kept; counts those seen. Without a name the line is found incomplete later."""
@@ -249,7 +254,13 @@ def _split(block: bytes) -> list[bytes]:
 
 
 def table_of(rows: list[dict[str, Any]]) -> pa.Table:
-    """A table of RECORD; absent columns are null, an absent count is 1."""
-    columns = {name: [row.get(name) for row in rows] for name in RECORD.names if name != "count"}
-    columns["count"] = [row.get("count", 1) for row in rows]
-    return pa.table(columns, schema=RECORD)
+    """Converted rows as a table of RECORD, each alive and standing for itself."""
+    columns: dict[str, Any] = dict(zip(_CONVERTED, zip(*map(itemgetter(*_CONVERTED), rows), strict=True), strict=False))
+    columns |= {"count": pa.repeat(pa.scalar(1), len(rows))}
+    nothing = {field.name: pa.nulls(len(rows), field.type) for field in RECORD if field.name not in columns}
+    return pa.table({name: columns[name] if name in columns else nothing[name] for name in RECORD.names}, schema=RECORD)
+
+
+def tallies_of(tallies: list[dict[str, Any]]) -> pa.Table:
+    """Tallies as a table of RECORD."""
+    return pa.Table.from_pylist(tallies, schema=RECORD)

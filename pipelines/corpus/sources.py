@@ -7,6 +7,7 @@ the same three calls. Credentials are those of the environment; nothing is cache
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Self
 
 import pyarrow as pa
 from pyarrow import fs
@@ -49,14 +50,34 @@ def resolve(location: str) -> tuple[fs.FileSystem, str]:
     return fs.LocalFileSystem(), location
 
 
-def open_file(location: str) -> pa.NativeFile:
-    """A buffered binary stream of the file as stored, without decompression.
+class Stream:
+    """A binary stream that knows how many bytes were read, on stores that cannot tell."""
+
+    def __init__(self, file: pa.NativeFile):
+        self._file = file
+        self.offset = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes, at most ``size``; none at the end."""
+        data: bytes = self._file.read(size if size >= 0 else None)
+        self.offset += len(data)
+        return data
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def open_file(location: str) -> Stream:
+    """A buffered stream of the file as stored, without decompression.
 
     Raises MissingInput where the file has gone.
     """
     filesystem, path = resolve(location)
     try:
-        return filesystem.open_input_stream(path, compression=None, buffer_size=1 << 20)
+        return Stream(filesystem.open_input_stream(path, compression=None, buffer_size=1 << 20))
     except (FileNotFoundError, PermissionError) as error:
         raise MissingInput(f"{location}: cannot be opened ({type(error).__name__})") from None
 

@@ -13,10 +13,11 @@ import pyarrow as pa
 from configs.settings import Settings
 from configs.training import MODELS
 from pipelines.evaluation import rows as held_out
-from pipelines.evaluation.statistics import Resampling, share
+from pipelines.evaluation.statistics import Resampling, share, share_difference
 from pipelines.pairs.rules import RULES, pair_ids
 from pipelines.pairs.schema import PAIR
 
+NAIVE = "naive"
 PairIds = tuple[str, str, str]
 """post_id, chosen_id, rejected_id."""
 
@@ -24,25 +25,30 @@ PairIds = tuple[str, str, str]
 def measure(
     settings: Settings, threads: pa.Table, truth: Mapping[str, float], rated_pairs: Path | None
 ) -> dict[str, dict[str, Any]]:
-    """By rule, and under ``ratings``: how many held-out pairs agree with the true quality."""
-    found = {name: agree(settings, by_rule(name, threads, settings), truth) for name in RULES}
-    for name, row in found.items():
-        row["default"] = name == settings.pairs.rule
+    """By rule, and under ``ratings``: the share of held-out pairs that agree with the true quality.
+
+    ``shp_minus_naive`` is the difference of the two shares.
+    """
+    how = Resampling.of(settings)
+    hits = {name: judged(ids(pair_ids(threads, settings.pairs, name)), truth) for name in RULES}
     if rated_pairs is not None:
-        found["ratings"] = agree(settings, rated(rated_pairs), truth) | {"default": False}
+        hits["ratings"] = judged(rated(rated_pairs), truth)
+    found = {name: agree(rows, how) | {"default": name == settings.pairs.rule} for name, rows in hits.items()}
+    if settings.pairs.rule != NAIVE:
+        change = share_difference(hits[settings.pairs.rule], hits[NAIVE], how)
+        found[f"{settings.pairs.rule}_minus_{NAIVE}"] = change.as_dict() | {"default": False}
     return found
 
 
-def agree(settings: Settings, pairs: Sequence[PairIds], truth: Mapping[str, float]) -> dict[str, Any]:
-    """Share of pairs whose chosen reply has the higher true quality, resampled by post."""
+def judged(pairs: Sequence[PairIds], truth: Mapping[str, float]) -> list[tuple[str, bool]]:
+    """Post, and whether the chosen reply is truly the better one, of each pair whose truth is known."""
     known = [pair for pair in pairs if pair[1] in truth and pair[2] in truth]
-    hits = [truth[chosen] > truth[rejected] for _, chosen, rejected in known]
-    return share(hits, [post for post, _, _ in known], Resampling.of(settings)).as_dict()
+    return [(post, truth[chosen] > truth[rejected]) for post, chosen, rejected in known]
 
 
-def by_rule(name: str, threads: pa.Table, settings: Settings) -> list[PairIds]:
-    """The pairs that a rule makes of the test posts."""
-    return ids(pair_ids(threads, settings.pairs, name))
+def agree(hits: Sequence[tuple[str, bool]], how: Resampling) -> dict[str, Any]:
+    """Share of hits, resampled by post."""
+    return share([hit for _, hit in hits], [post for post, _ in hits], how).as_dict()
 
 
 def rated(folder: Path) -> list[PairIds]:

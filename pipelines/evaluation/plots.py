@@ -30,6 +30,8 @@ LABELS = {
     "im": "IM",
     "length": "longer reply",
 }
+MEASURES = (("loss", "loss"), ("rewards/accuracies", "reward accuracy"))
+"""What the training curves show: its name in the trainer's log, and on the axis."""
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "llumi",
@@ -56,26 +58,30 @@ def label(name: str) -> str:
 def curves(runs: Mapping[str, Sequence[Row]], title: str) -> str:
     """Training loss of each stage of one model, and below it the reward accuracy of the DPO stages."""
     stages = list(runs)
-    figure, axes = canvas(9, 4.6, rows=2, columns=len(stages))
+    measures = [(key, name) for key, name in MEASURES if any(key in point for run in runs.values() for point in run)]
+    figure, axes = canvas(9, 0.3 + 2.2 * max(1, len(measures)), rows=max(1, len(measures)), columns=len(stages))
     for column, stage in enumerate(stages):
-        for row, (key, name) in enumerate([("loss", "loss"), ("rewards/accuracies", "reward accuracy")]):
-            axis = axes[row][column]
-            points = [(p["step"], p[key]) for p in runs[stage] if p.get(key) is not None and "step" in p]
-            if not points:
-                axis.set_axis_off()
-                continue
-            steps, values = zip(*points, strict=True)
-            mark = MARKERS.get(stage, "o") if len(points) < 60 else None
-            axis.plot(steps, values, color=COLOURS.get(stage, OTHER), lw=1.5, marker=mark, ms=3)
-            axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-            axis.set_xlabel("step")
-            axis.set_ylabel(name)
-            if row == 0:
-                axis.set_title(label(stage), loc="left")
-            else:
-                axis.set_ylim(0, 1.02)
-                axis.axhline(0.5, color=INK, lw=0.8, ls=":")
+        axes[0][column].set_title(label(stage), loc="left")
+        for row, (key, name) in enumerate(measures):
+            points = [(p["step"], p[key]) for p in runs[stage] if key in p and "step" in p]
+            plot_curve(axes[row][column], stage, name, points)
     return drawn(figure, title, f"Line charts over training steps for {', '.join(map(label, stages))}.")
+
+
+def plot_curve(axis: Axes, stage: str, name: str, points: Sequence[tuple[float, float]]) -> None:
+    """One measure of one stage over its steps; an empty place where there is none."""
+    if not points:
+        axis.set_axis_off()
+        return
+    steps, values = zip(*points, strict=True)
+    mark = MARKERS.get(stage, "o") if len(points) < 60 else None
+    axis.plot(steps, values, color=COLOURS.get(stage, OTHER), lw=1.5, marker=mark, ms=3)
+    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axis.set_xlabel("step")
+    axis.set_ylabel(name)
+    if name != "loss":
+        axis.set_ylim(0, 1.02)
+        axis.axhline(0.5, color=INK, lw=0.8, ls=":")
 
 
 def forest(rows: Sequence[Row], title: str) -> str:
@@ -86,7 +92,7 @@ def forest(rows: Sequence[Row], title: str) -> str:
         value, colour = row["accuracy"], COLOURS.get(row["policy"], OTHER)
         if value is None:
             continue
-        low, high = row["low"] or value, row["high"] or value
+        low, high = (value if row[end] is None else row[end] for end in ("low", "high"))
         axis.plot([low, high], [y, y], color=colour, lw=2)
         face = colour if row["headline"] else "none"
         marker = MARKERS.get(row["policy"], "|")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from configs.prompts import whole_post
 from configs.settings import Settings
 from configs.training import STAGES
 from pipelines.evaluation.drafts import grouped, quality
@@ -52,7 +53,7 @@ def judge(threads: pa.Table, truth: dict[str, float], how: Resampling) -> Figure
     """The scorer on replies whose quality is known."""
     posts, judged, known = [], [], []
     for thread in threads.to_pylist():
-        post = "\n\n".join((thread["title"], thread["text"]))
+        post = whole_post(thread["title"], thread["text"])
         for reply in thread["comments"]:
             if reply["comment_id"] in truth:
                 posts.append(thread["post_id"])

@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from configs.load import to_yaml
 from configs.settings import Settings
-from configs.training import MODELS, STAGES
+from configs.training import MODELS, SCRATCH, STAGES
 from pipelines.evaluation import plots, summary
 from pipelines.evaluation.drafts import grouped
 from pipelines.manifest import code_fingerprint, distribution_version
@@ -81,7 +81,13 @@ def environment() -> Environment:
     found.filters["thousands"] = lambda value: f"{value:,}".replace(",", "\u202f")
     found.filters["words"] = lambda name: str(name).replace("_", " ")
     found.filters["label"] = plots.label
+    found.filters["sentence"] = sentence
     return found
+
+
+def sentence(note: str) -> str:
+    """A note with a full stop at its end."""
+    return note if note.endswith((".", "!", "?")) else f"{note}."
 
 
 def context(
@@ -96,7 +102,7 @@ def context(
         "notes": notes,
         "funnel": figures["funnel"],
         "curves": curve_plots(figures["curves"]),
-        "skipped": figures["skipped"],
+        "skipped": {summary.spoken(name): reason for name, reason in figures["skipped"].items()},
         "rewards": figures["rewards_table"],
         "forest": Markup(plots.forest(figures["rewards_table"], "Reward accuracy")),
         "agreement": tables["agreement"],
@@ -119,7 +125,7 @@ def facts(settings: Settings, figures: Mapping[str, Any]) -> list[tuple[str, str
     adapters = [f"{plots.label(model)} {plots.label(stage)}" for model, stage in evaluated(figures)]
     evaluation = settings.evaluation
     return [
-        ("Base model", settings.model.base),
+        ("Base model", "made here from the corpus" if settings.model.base == SCRATCH else settings.model.base),
         ("Adapters", ", ".join(adapters) or "none"),
         ("Data", "built-in sample (simulated)" if settings.sample else "dumps named in corpus.posts, corpus.comments"),
         ("Made", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")),
@@ -207,7 +213,7 @@ def flat(figures: Mapping[str, Any]) -> dict[str, Rows]:
         "funnel": [row | {"dropped": json.dumps(row["dropped"])} for row in figures["funnel"]],
         "curves": [{"run": run, **point} for run, points in figures["curves"].items() for point in points],
         "rewards": figures["rewards_table"],
-        "agreement": [{"rule": name, **row} for name, row in figures.get("agreement", {}).items()],
+        "agreement": [{"rule": summary.what(name), **row} for name, row in figures.get("agreement", {}).items()],
         "quality": [{"verdict": None, **row} for row in quality],
         "texts": [
             {"model": model, "stage": stage, **row}

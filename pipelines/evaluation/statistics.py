@@ -7,7 +7,8 @@ any other mean is given without an interval, as it is with fewer than two posts.
 """
 
 import math
-from collections.abc import Hashable, Sequence
+import warnings
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
@@ -83,28 +84,71 @@ def difference(after: Sequence[float], before: Sequence[float], posts: Sequence[
     return estimate(paired.tolist(), posts, how)
 
 
+def share_difference(
+    first: Sequence[tuple[Hashable, bool]], second: Sequence[tuple[Hashable, bool]], how: Resampling
+) -> Estimate:
+    """Share of hits in ``first`` minus that in ``second``, both lists of (post, hit) over the same posts.
+
+    A post is drawn for both at once, since its replies stand in both.
+    """
+    posts = list(dict.fromkeys(post for post, _ in [*first, *second]))
+    n = len(first) + len(second)
+    if not first or not second:
+        return Estimate(n, len(posts), None, None, None, None, NONE)
+    columns = [column for pairs in (first, second) for column in tally(pairs, posts)]
+
+    def gap(a: NDArray[Any], m: NDArray[Any], b: NDArray[Any], n: NDArray[Any], axis: int = -1) -> NDArray[Any]:
+        found: NDArray[Any] = a.sum(axis) / m.sum(axis) - b.sum(axis) / n.sum(axis)
+        return found
+
+    low, high = resampled(columns, gap, how)
+    mean = sum(hit for _, hit in first) / len(first) - sum(hit for _, hit in second) / len(second)
+    return Estimate(n, len(posts), mean, None, low, high, NONE if low is None else BOOTSTRAP)
+
+
 def by_post(values: NDArray[Any], posts: Sequence[Hashable]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Sum and number of the values of each post."""
-    place = {post: index for index, post in enumerate(dict.fromkeys(posts))}
-    owner = np.asarray([place[post] for post in posts], dtype=int)
-    return np.bincount(owner, weights=values, minlength=len(place)), np.bincount(owner, minlength=len(place))
+    """Sum and number of the values of each post, in order of first appearance."""
+    return tally(list(zip(posts, values.tolist(), strict=True)), list(dict.fromkeys(posts)))
+
+
+def tally(values: Sequence[tuple[Hashable, float]], posts: Sequence[Hashable]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Sum and number of the values of each of ``posts``."""
+    place = {post: index for index, post in enumerate(posts)}
+    owner = np.array([place[post] for post, _ in values], dtype=int)
+    weights = np.array([value for _, value in values], dtype=float)
+    return np.bincount(owner, weights, len(posts)), np.bincount(owner, minlength=len(posts))
 
 
 def bootstrap(sums: NDArray[Any], counts: NDArray[Any], how: Resampling) -> tuple[float, float] | tuple[None, None]:
-    """Ends of the BCa interval of sum(sums) / sum(counts), posts drawn with replacement."""
-    if len(sums) < 2 or np.ptp(sums / counts) == 0:
+    """Ends of the interval of sum(sums) / sum(counts); none where all posts have the same mean."""
+    if np.ptp(sums / counts) == 0:
         return None, None
-    result = stats.bootstrap(
-        (sums, counts),
-        lambda s, c, axis=-1: s.sum(axis=axis) / c.sum(axis=axis),
-        paired=True,
-        vectorized=True,
-        n_resamples=how.resamples,
-        batch=max(1, 4_000_000 // len(sums)),
-        confidence_level=how.confidence,
-        method="BCa",
-        rng=np.random.default_rng(how.seed),
-    )
+    return resampled([sums, counts], lambda s, c, axis=-1: s.sum(axis) / c.sum(axis), how)
+
+
+def resampled(
+    columns: Sequence[NDArray[Any]], statistic: Callable[..., Any], how: Resampling
+) -> tuple[float, float] | tuple[None, None]:
+    """Ends of the BCa interval of a statistic of columns with one entry a post, posts drawn with replacement.
+
+    None where there are too few posts, or too few that differ, for BCa.
+    """
+    posts = len(columns[0])
+    if posts < 2:
+        return None, None
+    with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        result = stats.bootstrap(
+            columns,
+            statistic,
+            paired=True,
+            vectorized=True,
+            n_resamples=how.resamples,
+            batch=max(1, 4_000_000 // posts),
+            confidence_level=how.confidence,
+            method="BCa",
+            rng=np.random.default_rng(how.seed),
+        )
     low, high = float(result.confidence_interval.low), float(result.confidence_interval.high)
     return (low, high) if math.isfinite(low) and math.isfinite(high) else (None, None)
 
@@ -127,7 +171,7 @@ def share_verdict(share: Estimate) -> str:
 def difference_verdict(change: Estimate) -> str:
     """``rises`` or ``falls`` only where the whole interval lies on one side of zero."""
     if change.low is None or change.high is None:
-        return "not enough data"
+        return "no change shown" if change.mean == 0 else "not enough data"
     if change.low > 0:
         return "rises"
     return "falls" if change.high < 0 else "no change shown"

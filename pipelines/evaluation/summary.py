@@ -8,16 +8,25 @@ from typing import Any
 
 from configs.training import MODELS, STAGES
 from pipelines.evaluation.plots import label
-from pipelines.manifest import Manifest
+from pipelines.manifest import Draft, Manifest
 
 CURVES = "curves.json"
+NO_RATINGS = "there are no ratings; give files in feedback.ratings"
+NO_PAIRS = "the ratings left no pairs of this model to train on"
+ORDER = ("sample", "threads", "sft", "pairs", "panel", "rated_pairs", "base", "tokens", "adapters")
+"""Inputs in the order of the data's way; others follow."""
 
 
-def funnel(sources: Mapping[str, Manifest]) -> list[dict[str, Any]]:
-    """Row counts of every stage, in the order in which the stages were given."""
+def funnel(sources: Mapping[str, Manifest | Draft]) -> list[dict[str, Any]]:
+    """Row counts of every stage, in the order of the data's way."""
+
+    def place(name: str) -> int:
+        group = name.split("/")[0]
+        return ORDER.index(group) if group in ORDER else len(ORDER)
+
     return [
         {"stage": name, "kind": kind, "read": count.read, "kept": count.kept, "dropped": dict(count.dropped)}
-        for name, source in sources.items()
+        for name, source in sorted(sources.items(), key=lambda item: place(item[0]))
         for kind, count in source.rows.items()
     ]
 
@@ -36,17 +45,21 @@ def skipped(inputs: Mapping[str, Any]) -> dict[str, str]:
         for stage in STAGES:
             if f"adapters/{model}/{stage}" in inputs:
                 continue
-            unrated = stage == "dpo2" and "rated_pairs" not in inputs
-            reason = "there are no ratings; give files in feedback.ratings" if unrated else "it has not been trained"
+            reason = "it has not been trained"
+            if stage == "dpo2":
+                reason = NO_PAIRS if "rated_pairs" in inputs else NO_RATINGS
             reasons[f"{model}/{stage}"] = reason
     return reasons
 
 
 def notes(sources: Mapping[str, Manifest], figures: Mapping[str, Any]) -> list[str]:
-    """What earlier stages want readers to know, each note once, and what was skipped."""
-    lines = dict.fromkeys(note for source in sources.values() for note in source.notes)
-    lines |= dict.fromkeys(f"{name} was skipped: {reason}." for name, reason in figures["skipped"].items())
-    return list(lines)
+    """What earlier stages want readers to know, each note once under the first that said it, and what was skipped."""
+    owners: dict[str, str] = {}
+    for name, source in sources.items():
+        for note in source.notes:
+            owners.setdefault(note, name)
+    lines = [f"{spoken(name)}: {note}" for note, name in owners.items()]
+    return lines + [f"{spoken(name)} was skipped: {reason}." for name, reason in figures["skipped"].items()]
 
 
 def headline(figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,13 +96,17 @@ def sentences(figures: Mapping[str, Any]) -> list[str]:
                 f"{share(row, 'accuracy')} ({row['verdict']})."
             )
     for name, row in figures.get("agreement", {}).items():
-        if row["mean"] is not None:
+        if row["mean"] is not None and "_minus_" in name:
+            lines.append(f"Agreement of pairs, {what(name)}: {points(row)}.")
+        elif row["mean"] is not None:
             used = ", the rule in use" if row["default"] else ""
             lines.append(f"Pairs by {name}{used}: {share(row, 'mean')} agree with the true quality.")
     for model in MODELS:
         found = figures.get("quality", {}).get(model, {})
-        for name, row in found.items():
-            if "_minus_" in name and row["mean"] is not None:
+        against_original = [name for name in found if name.endswith("_minus_original")]
+        for name in [*(name for name in found if name.endswith("_minus_sft")), *against_original[-1:]]:
+            row = found[name]
+            if row["mean"] is not None:
                 lines.append(f"{label(model)}, latent quality, {what(name)}: {change(row)} ({row['verdict']}).")
     return lines
 
@@ -101,10 +118,21 @@ def share(row: Mapping[str, Any], key: str) -> str:
     return f"{100 * row[key]:.1f} % [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
 
 
+def points(row: Mapping[str, Any]) -> str:
+    """A difference of shares with its interval, in percentage points."""
+    ends = f" [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]" if row["low"] is not None else ""
+    return f"{100 * row['mean']:+.1f} points{ends}"
+
+
 def change(row: Mapping[str, Any]) -> str:
     """A difference with its sign and interval."""
     ends = f" [{row['low']:+.2f}, {row['high']:+.2f}]" if row["low"] is not None else ""
     return f"{row['mean']:+.2f}{ends}"
+
+
+def spoken(name: str) -> str:
+    """``gm/dpo2`` as readers see it."""
+    return " ".join(label(part) for part in name.replace("_", " ").split("/"))
 
 
 def what(name: str) -> str:

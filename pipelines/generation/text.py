@@ -8,8 +8,8 @@ class TextStream:
 
     A character may be spread over several tokens and a token may be spelt differently at the
     start of a text, so nothing is decoded on its own: ``tokenizers``' stream holds text back
-    until it is certain. Special tokens are left out, as are bytes at the end that never became
-    a character.
+    until it is certain. Left out are special tokens, white space before the first word (chat
+    templates write one there) and bytes at the end that never became a character.
     """
 
     def __init__(self, tokenizer: Any):
@@ -26,6 +26,8 @@ class TextStream:
         for token in ids:
             self._ids.append(token)
             text += self._stream.step(self._tokenizer.backend_tokenizer, token) or ""
+        if not self._emitted:
+            text = text.lstrip()
         self._emitted += text
         return text
 
@@ -37,4 +39,4 @@ class TextStream:
 def whole_text(tokenizer: Any, ids: list[int]) -> str:
     """The text of a finished answer."""
     text: str = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return text.rstrip("\ufffd")
+    return text.lstrip().rstrip("\ufffd")

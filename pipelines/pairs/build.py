@@ -45,8 +45,9 @@ def build(settings: Settings, inputs: Mapping[str, Input], output: Path) -> Mani
         record_figures(draft, account)
         if not draft.figures["gm"]["train"]["pairs"]:
             raise DataError(
-                f"no pairs in the training split; lower pairs.min_score={settings.pairs.min_score}, pairs.min_ratio="
-                f"{settings.pairs.min_ratio:g} or pairs.min_post_score={settings.pairs.min_post_score}, or read more dumps"
+                f"no pairs in the training split; lower pairs.min_score={settings.pairs.min_score},"
+                f" pairs.min_ratio={settings.pairs.min_ratio:g}, pairs.min_post_score={settings.pairs.min_post_score},"
+                " or read more dumps"
             )
     assert draft.manifest is not None
     return draft.manifest

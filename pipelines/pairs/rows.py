@@ -40,7 +40,7 @@ def write_rows(threads: Path, make: Make, settings: Settings, schema: pa.Schema,
         for split in SPLITS:
             (folder / model / split).mkdir(parents=True)
     files = sorted(str(file) for file in threads.resolve().glob("*.parquet"))
-    dataset = ray.data.read_parquet(files, override_num_blocks=len(files)).map_batches(
+    dataset = ray.data.read_parquet(files, override_num_blocks=len(files), partitioning=None).map_batches(
         partial(write_batch, make=make, settings=settings, schema=schema, folder=folder.resolve()),
         batch_format="pyarrow",
         batch_size=None,

@@ -1,7 +1,7 @@
 """The base stage: where ``model.base`` is ``scratch``, a small language model is trained on the corpus.
 
 It goes through the very code of the other stages - Ray Train, DeepSpeed, checkpoints - with all
-weights trained and packed blocks of text for rows.
+weights trained and whole conversations for rows.
 """
 
 import random
@@ -27,9 +27,8 @@ from pipelines.training.fit import fit
 from pipelines.training.plan import Plan
 
 STAGE = "base"
-BLOCK = 256
-"""Tokens a row: longer ones cost more attention and shuffle worse, shorter ones cut more replies."""
-BLOCKS = pa.schema([("input_ids", pa.list_(pa.int32())), ("length", pa.int32())])
+LM_TOKENS = pa.schema([("input_ids", pa.list_(pa.int32())), ("length", pa.int32())])
+"""Rows of language modelling: every token is learned; ``length`` in tokens."""
 TOKENIZER_CONVERSATIONS = 50_000
 """Most conversations the tokenizer is trained on."""
 
@@ -41,7 +40,7 @@ def depends(settings: Settings) -> dict[str, Any]:
         "attention": settings.model.attention,
         "prompts": {name: templates.fingerprint(name) for name in (settings.prompts.gm, settings.prompts.im)},
         "own": settings.training.base.model_dump(mode="json"),
-        "training": settings.training.model_dump(mode="json", exclude={*NOT_IN_THE_RESULT, "lora", "max_length"}),
+        "training": settings.training.model_dump(mode="json", exclude={*NOT_IN_THE_RESULT, "lora"}),
         "seed": settings.seed,
     }
 
@@ -49,7 +48,7 @@ def depends(settings: Settings) -> dict[str, Any]:
 def build(settings: Settings, inputs: Mapping[str, Input], output: Path) -> Manifest:
     """Train tokenizer and model on the training split of ``inputs["threads"]``; writes a whole Hugging Face folder.
 
-    Raises DataError where that split has too little text for one block.
+    Raises DataError where that split has no reply.
     """
     needed, prints = depends(settings), fingerprints(inputs)
     key = key_of(STAGE, needed, prints)
@@ -68,7 +67,7 @@ def build(settings: Settings, inputs: Mapping[str, Input], output: Path) -> Mani
 
 
 def prepare(settings: Settings, threads: Path, work: Path, draft: Draft) -> None:
-    """Write the tokenizer, the untrained model's configuration and the blocks of both splits below ``work``."""
+    """Write the tokenizer, the untrained model's configuration and the rows of both splits below ``work``."""
 
     def documents(split: str) -> Iterator[list[dict[str, str]]]:
         return scratch.conversations(threads, split, settings.prompts, settings.seed)
@@ -80,17 +79,23 @@ def prepare(settings: Settings, threads: Path, work: Path, draft: Draft) -> None
     scratch.model_config(sizes, tokenizer).save_pretrained(work / "base")
     limits = {"train": settings.training.base.max_rows, "validation": settings.training.validation_rows}
     for split, limit in limits.items():
-        rows = list(scratch.blocks(tokenizer, documents(split), BLOCK))
-        random.Random(settings.seed).shuffle(rows)
-        kept = rows[: limit or None]
-        draft.count(split, read=len(rows), kept=len(kept), dropped={"beyond_max_rows": len(rows) - len(kept)})
-        folder = work / "tokens" / split
-        folder.mkdir(parents=True)
-        table = pa.table({"input_ids": kept, "length": [BLOCK] * len(kept)}, schema=BLOCKS)
-        pq.write_table(table, folder / "blocks.parquet")
+        write_rows(settings, scratch.rows_of(tokenizer, documents(split)), limit, work / "tokens" / split, draft)
     if draft.rows["train"].kept == 0:
-        raise DataError(f"{threads}: the training split has too little text for a base; set model.base to a model")
+        raise DataError(f"{threads}: the training split has no reply to train a base on; set model.base to a model")
     draft.figures["vocabulary"] = len(tokenizer)
+
+
+def write_rows(settings: Settings, rows: Iterator[list[int]], limit: int, folder: Path, draft: Draft) -> None:
+    """One split's rows, up to ``limit`` of them (0: all) by a seeded choice, as Parquet in ``folder``."""
+    every = list(rows)
+    fitting = [ids for ids in every if len(ids) <= settings.training.max_length]
+    random.Random(settings.seed).shuffle(fitting)
+    kept = fitting[: limit or None]
+    dropped = {"too_long": len(every) - len(fitting), "beyond_max_rows": len(fitting) - len(kept)}
+    draft.count(folder.name, read=len(every), kept=len(kept), dropped=dropped)
+    folder.mkdir(parents=True)
+    table = pa.table({"input_ids": kept, "length": [len(ids) for ids in kept]}, schema=LM_TOKENS)
+    pq.write_table(table, folder / "rows.parquet")
 
 
 def plan_of(settings: Settings, key: str, work: Path, output: Path) -> Plan:

@@ -84,7 +84,7 @@ def build(
 
     Raises MissingInput where a split's folder is not there, DataError where no training row is left.
     """
-    base = base_name(inputs["base"])  # type: ignore[arg-type]
+    base = base_name(inputs["base"])
     load_tokenizer(base, settings.model.revision)
     rows = Path(str(inputs["rows"])) / model
     with writing(

@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import ConfigError, ModelNotFound
+from pipelines.manifest import Input
 from pipelines.training.plan import Plan
 
 CONFIG = "config.json"
 
 
-def base_name(base: Path | str) -> str:
+def base_name(given: Input) -> str:
     """The base as workers open it: an absolute folder, or a Hugging Face name.
 
     Raises ModelNotFound where a folder is meant that is not there or holds no model.
     """
+    base = given if isinstance(given, Path) else str(given)
     folder = Path(base).expanduser()
     if folder.is_dir():
         if not (folder / CONFIG).is_file():

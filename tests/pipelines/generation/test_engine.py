@@ -73,7 +73,7 @@ def reference(folder: Path, text: str, new_tokens: int, adapter: Path | None = N
         input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=new_tokens, pad_token_id=3, **options
     )
     new = rows[0, ids.shape[1] :].tolist()
-    return tokenizer.decode(new, skip_special_tokens=True).rstrip("\ufffd"), len(new)
+    return tokenizer.decode(new, skip_special_tokens=True).lstrip().rstrip("\ufffd"), len(new)
 
 
 def test_an_engine_keeps_the_protocol(running: Any) -> None:
@@ -257,19 +257,33 @@ def test_two_requests_of_one_id_are_refused(running: Any) -> None:
     run(test)
 
 
-def test_a_dead_loop_fails_requests_and_the_health_check(tiny_model: Path) -> None:
+def test_a_loop_that_ends_fails_the_health_check_and_what_comes_after(tiny_model: Path) -> None:
     async def test() -> None:
         engine = TransformersEngine(str(tiny_model), None, PAGES, GenerationSettings())
         await engine.start()
-        waiting = asyncio.create_task(complete(engine, "w", prompt("Hi"), Sampling(230, temperature=2.0, top_p=1.0)))
-        await until(lambda: engine.in_progress() == 1)
-        # The one thing that is known to end the loop: a prompt larger than the cache, past our own check.
+        # A prompt larger than the cache, past our own check, ends the loop for good.
         engine._manager.add_request([5] * 4000, request_id="poison", max_new_tokens=4)
-        with pytest.raises(EngineError):
-            await waiting
         await until(lambda: not engine.healthy())
         with pytest.raises(EngineError, match="not running"):
             await complete(engine, "n", prompt("Hi"), GREEDY)
+        await engine.stop()
+
+    run(test)
+
+
+def test_a_loop_that_fails_takes_no_request_into_silence(tiny_model: Path) -> None:
+    async def test() -> None:
+        import torch
+
+        engine = TransformersEngine(str(tiny_model), None, PAGES, GenerationSettings())
+        await engine.start()
+        sampling = Sampling(200, temperature=2.0, top_p=1.0)
+        waiting = [asyncio.create_task(complete(engine, f"w{i}", prompt("Hi"), sampling)) for i in range(12)]
+        await until(lambda: engine.in_progress() == 12)
+        engine._loaded.model.lm_head.weight.data = torch.zeros(3, 7)
+        for ended in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(ended, EngineError)
+        assert not engine.healthy()
         await engine.stop()
 
     run(test)

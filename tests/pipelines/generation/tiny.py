@@ -17,8 +17,19 @@ TEXT = [
 ]
 
 
-def make(folder: Path, *, hidden: int = 64, layers: int = 2, vocabulary: int = 600, positions: int = 512) -> Path:
-    """A complete model folder: config, random weights, tokenizer, generation config."""
+def make(
+    folder: Path,
+    *,
+    hidden: int = 64,
+    layers: int = 2,
+    vocabulary: int = 600,
+    positions: int = 512,
+    endless: bool = False,
+) -> Path:
+    """A complete model folder: config, random weights, tokenizer, generation config.
+
+    An ``endless`` one never ends an answer by itself where it is asked greedily.
+    """
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -57,5 +68,7 @@ def make(folder: Path, *, hidden: int = 64, layers: int = 2, vocabulary: int = 6
             initializer_range=0.3,
         )
     )
+    if endless:
+        model.lm_head.weight.data[2] = 0.0  # the likeliest of 600 random logits is above zero
     model.save_pretrained(folder)
     return folder

@@ -1,0 +1,90 @@
+"""A cluster of its own for jobs: with dashboard and token, on its own ports and folder."""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+START_S = 90
+
+
+@dataclass(frozen=True)
+class JobCluster:
+    """A running Ray head: where its dashboard is, and the environment that may talk to it."""
+
+    dashboard: str
+    env: dict[str, str]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on."""
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [server.getsockname()[1] for server in held]
+    for server in held:
+        server.close()
+    return ports
+
+
+@pytest.fixture(scope="session")
+def job_cluster() -> Iterator[JobCluster]:
+    """A Ray head with two CPUs, its dashboard and token authentication; ends with the session."""
+    folder = Path(tempfile.mkdtemp(prefix="lj", dir="/tmp"))  # short: sockets lie below it
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # `python` of a job is found on it
+    env = kept | token | {"RAY_TMPDIR": str(folder), "RAY_USAGE_STATS_ENABLED": "0", "PATH": path}
+    gcs, dashboard, client, agent, agent_grpc, metrics = free_ports(6)
+    command = [
+        str(Path(sys.executable).with_name("ray")),
+        *("start", "--head", "--block", "--disable-usage-stats", "--num-cpus=2", "--object-store-memory=200000000"),
+        *(f"--port={gcs}", f"--ray-client-server-port={client}", f"--metrics-export-port={metrics}"),
+        *("--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
+        *(f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={agent_grpc}"),
+        f"--temp-dir={folder}",
+    ]
+    with (folder / "head.log").open("w", encoding="utf-8") as log:
+        head = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            url = f"http://127.0.0.1:{dashboard}"
+            wait_for_agent(url, token["RAY_AUTH_TOKEN"], head)
+            yield JobCluster(url, env)
+        finally:
+            end(head)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_for_agent(url: str, token: str, head: subprocess.Popen[bytes]) -> None:
+    """Wait until the Jobs API answers."""
+    deadline = time.monotonic() + START_S
+    request = urllib.request.Request(f"{url}/api/jobs/", headers={"Authorization": f"Bearer {token}"})
+    while True:
+        try:
+            urllib.request.urlopen(request, timeout=5).close()
+            return
+        except (urllib.error.URLError, OSError):
+            assert head.poll() is None, "ray start ended"
+            assert time.monotonic() < deadline, f"no Jobs API at {url} within {START_S} s"
+            time.sleep(0.5)
+
+
+def end(head: subprocess.Popen[bytes]) -> None:
+    """Stop the head and what it started, and nothing else."""
+    started = psutil.Process(head.pid).children(recursive=True)
+    head.send_signal(signal.SIGTERM)
+    _, left = psutil.wait_procs([psutil.Process(head.pid), *started], timeout=10)
+    for process in left:
+        process.kill()
+    head.wait(timeout=10)

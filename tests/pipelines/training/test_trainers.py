@@ -1,0 +1,122 @@
+"""What our trainers add to TRL's, in this process and without DeepSpeed."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import trl.trainer.utils
+from datasets import Dataset
+from peft import PeftModel
+from transformers import TrainerControl, TrainerState, TrainingArguments
+from trl import DPOConfig, SFTConfig
+
+from configs.errors import TrainingError
+from pipelines.training.trainers import (
+    DpoTrainer,
+    KeepOrder,
+    SftTrainer,
+    StopOnBadLoss,
+    score_labels_only_on_the_cpu,
+)
+from pipelines.training.weights import load_model, load_tokenizer
+from tests.pipelines.training.conftest import Build
+
+PLAIN: dict[str, Any] = {
+    "max_steps": 1,
+    "per_device_train_batch_size": 2,
+    "use_cpu": True,
+    "bf16": False,
+    "report_to": "none",
+    "save_strategy": "no",
+    "max_length": None,
+    "disable_tqdm": True,
+    "gradient_checkpointing": False,
+}
+
+
+def dataset(folder: Path, cache: Path) -> Dataset:
+    return Dataset.from_parquet([str(f) for f in sorted((folder / "train").glob("*.parquet"))], cache_dir=str(cache))
+
+
+@pytest.fixture
+def dpo(base_model: Path, sft_adapter: Path, tokenised: Build, tmp_path: Path) -> DpoTrainer:
+    model = PeftModel.from_pretrained(load_model(str(base_model)), str(sft_adapter), is_trainable=True)
+    return DpoTrainer(
+        model=model,
+        args=DPOConfig(output_dir=str(tmp_path), **PLAIN),
+        train_dataset=dataset(tokenised("dpo1"), tmp_path / "cache"),
+        processing_class=load_tokenizer(str(base_model)),
+    )
+
+
+def test_the_reference_is_the_adapter_that_dpo_started_from(dpo: DpoTrainer) -> None:
+    weights = dict(dpo.model.named_parameters())
+    pairs = [(name, name.replace(".ref.", ".default.")) for name in weights if ".ref." in name]
+    assert pairs
+    assert all(torch.equal(weights[ref], weights[policy]) for ref, policy in pairs)
+    assert not any(weights[ref].requires_grad for ref, _ in pairs)
+    dpo.train()
+    assert any(not torch.equal(weights[ref], weights[policy]) for ref, policy in pairs)
+
+
+def test_a_wrong_reference_stops_dpo_at_its_first_step_with_both_numbers(dpo: DpoTrainer) -> None:
+    with torch.no_grad():
+        for name, weight in dpo.model.named_parameters():
+            if "lora_B.ref" in name:
+                weight.add_(0.05)
+    with pytest.raises(TrainingError, match=r"first DPO loss is \d\.\d+ and must be ln 2 = 0\.693147"):
+        dpo.train()
+    assert dpo.state.global_step == 0
+
+
+@pytest.mark.parametrize("loss", [math.log(2) + 2e-3, math.log(2) - 2e-3, math.nan, 0.0])
+def test_a_first_loss_that_is_not_ln_2_is_refused(dpo: DpoTrainer, loss: float) -> None:
+    with pytest.raises(TrainingError):
+        dpo.check_reference(torch.tensor(loss))
+
+
+def test_rounding_is_no_wrong_reference(dpo: DpoTrainer) -> None:
+    dpo.check_reference(torch.tensor(math.log(2) + 5e-4))
+
+
+@pytest.mark.parametrize("loss", ["nan", math.inf])
+def test_a_loss_that_is_no_number_stops_training(loss: Any, tmp_path: Path) -> None:
+    state = TrainerState()
+    state.global_step = 7
+    with pytest.raises(TrainingError, match="step 7.*learning_rate"):
+        StopOnBadLoss().on_log(TrainingArguments(str(tmp_path)), state, TrainerControl(), {"loss": loss})
+
+
+def test_a_restart_in_a_later_epoch_goes_on_in_that_epoch_s_order(dpo: DpoTrainer) -> None:
+    fresh = list(dpo._get_train_sampler())
+    state = TrainerState()
+    state.epoch = 1.5
+    KeepOrder(dpo).on_epoch_begin(dpo.args, state, TrainerControl())
+    assert dpo.order is not None and dpo.order.epoch == 1
+    assert list(dpo.order) != fresh
+
+
+def test_skipping_positions_without_label_changes_no_loss(
+    base_model: Path, tokenised: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRL's head with and without our switch, on one batch, down to the gradient."""
+    trainer = SftTrainer(
+        model=load_model(str(base_model)),
+        args=SFTConfig(output_dir=str(tmp_path), dataset_kwargs={"skip_prepare_dataset": True}, **PLAIN),
+        train_dataset=dataset(tokenised("sft"), tmp_path / "cache"),
+        processing_class=load_tokenizer(str(base_model)),
+    )
+    batch = next(iter(trainer.get_train_dataloader()))
+    every = trl.trainer.utils._use_triton
+    results = []
+    for switch in (lambda: monkeypatch.setattr(trl.trainer.utils, "_use_triton", every), score_labels_only_on_the_cpu):
+        switch()
+        trainer.model.zero_grad()
+        loss = trainer.compute_loss(trainer.model, dict(batch))
+        loss.backward()
+        results.append((loss.item(), trainer.model.get_input_embeddings().weight.grad.clone()))
+    monkeypatch.setattr(trl.trainer.utils, "_use_triton", every)
+    assert results[0][0] == pytest.approx(results[1][0], abs=1e-6)
+    assert torch.allclose(results[0][1], results[1][1], atol=1e-6)

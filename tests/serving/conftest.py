@@ -1,0 +1,33 @@
+"""A tiny model with a long context, and free ports."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from configs.load import load
+from configs.settings import Settings
+from serving.app import ModelPaths
+from tests.pipelines.generation.tiny import make
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> ModelPaths:
+    """GM and IM: the same random model."""
+    folder = make(tmp_path_factory.mktemp("serving") / "model", positions=8192, endless=True)
+    return ModelPaths(gm=str(folder), im=str(folder))
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def settings_for(port: int, tmp_path: Path, *overrides: str) -> Settings:
+    """The demo's settings with short answers, on ``port``."""
+    return load(
+        "demo",
+        [f"output={tmp_path}", f"serving.port={port}", "generation.max_new_tokens=16", "serving.drain_s=1", *overrides],
+    )

@@ -1,0 +1,287 @@
+"""The service through real HTTP, on real Serve."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from configs.errors import PortInUse, StageOrderError, UsageError
+from configs.settings import Settings
+from serving import service
+from serving.app import ModelPaths
+from tests.serving.conftest import free_port, settings_for
+
+SECRET = "zebrafish"
+"""A word that is sent in every request and must turn up nowhere."""
+POST = {"title": "A hard week", "text": f"I can not sleep and nobody asks why, {SECRET}."}
+
+
+@dataclass
+class Running:
+    """The service under test."""
+
+    url: str
+    settings: Settings
+
+    def post(self, route: str, body: Any = None, **options: Any) -> httpx.Response:
+        return httpx.post(f"{self.url}{route}", json=body, timeout=60, trust_env=False, **options)
+
+    def get(self, route: str) -> httpx.Response:
+        return httpx.get(f"{self.url}{route}", timeout=60, trust_env=False)
+
+
+def test_a_port_in_use_is_named_before_anything_starts(ray_cluster: None, models: ModelPaths, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(PortInUse) as caught:
+            service.start(settings_for(port, tmp_path), models)
+    assert str(port) in str(caught.value)
+    assert "--set serving.port=" in str(caught.value)
+    assert not service.is_running()
+
+
+def test_an_address_open_to_others_is_refused(models: ModelPaths, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="allow_unauthenticated"):
+        service.start(settings_for(free_port(), tmp_path, "serving.host=0.0.0.0"), models)
+
+
+def test_models_that_were_not_made_are_asked_for_by_command(tmp_path: Path) -> None:
+    with pytest.raises(StageOrderError, match="llumi run"):
+        service.start(settings_for(free_port(), tmp_path))
+
+
+@pytest.fixture(scope="module")
+def running(ray_cluster: None, models: ModelPaths, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The service with two replicas of gm."""
+    settings = settings_for(
+        free_port(), tmp_path_factory.mktemp("service"), "serving.gm.min_replicas=2", "serving.gm.max_replicas=2"
+    )
+    url = service.start(settings, models)
+    yield Running(url, settings)
+    service.stop()
+    assert not service.is_running()
+
+
+def test_a_post_gets_a_draft(running: Running) -> None:
+    response = running.post("/v1/generate", {"post": POST})
+    answer = response.json()
+    assert response.status_code == 200
+    assert set(answer) == {"request_id", "model", "finish_reason", "usage", "draft"}
+    assert answer["model"] == "gm"
+    assert isinstance(answer["draft"], str)
+    assert answer["usage"]["prompt_tokens"] > 100
+    assert 1 <= answer["usage"]["new_tokens"] <= 16
+
+
+def test_a_draft_gets_a_revision(running: Running) -> None:
+    response = running.post("/v1/improve", {"post": POST, "draft": "Try to sleep more."})
+    answer = response.json()
+    assert response.status_code == 200
+    assert set(answer) == {"request_id", "model", "finish_reason", "usage", "revision"}
+    assert answer["model"] == "im"
+    longer = running.post("/v1/improve", {"post": POST, "draft": "Try to sleep more. " * 20}).json()
+    assert longer["usage"]["prompt_tokens"] > answer["usage"]["prompt_tokens"] + 20
+
+
+def test_every_answer_carries_an_id_and_a_given_one_is_kept(running: Running) -> None:
+    first, second = (running.post("/v1/generate", {"post": POST}) for _ in range(2))
+    assert first.json()["request_id"] == first.headers["x-request-id"]
+    assert first.json()["request_id"] != second.json()["request_id"]
+    given = [running.post("/v1/generate", {"post": POST}, headers={"x-request-id": "my-id-1"}) for _ in range(2)]
+    assert [answer.json()["request_id"] for answer in given] == ["my-id-1"] * 2
+    assert [answer.headers["x-request-id"] for answer in given] == ["my-id-1"] * 2
+
+
+def test_health_speaks_for_both_models(running: Running) -> None:
+    response = running.get("/healthz")
+    assert (response.status_code, response.json()) == (200, {"status": "ok", "models": {"gm": "ok", "im": "ok"}})
+
+
+JSON = {"content-type": "application/json"}
+BAD: dict[str, tuple[str, dict[str, Any], int, str | None, str]] = {
+    "no JSON": ("/v1/generate", {"content": f"{{{SECRET}", "headers": JSON}, 400, None, "invalid_json"),
+    "not an object": ("/v1/generate", {"json": [SECRET]}, 400, None, "invalid_json"),
+    "no body": ("/v1/generate", {}, 400, None, "invalid_json"),
+    "no post": ("/v1/generate", {"json": {}}, 422, "post", "missing"),
+    "post is text": ("/v1/generate", {"json": {"post": SECRET}}, 422, "post", "model_attributes_type"),
+    "title is a number": ("/v1/generate", {"json": {"post": {"title": 7}}}, 422, "post.title", "string_type"),
+    "unknown field": ("/v1/generate", {"json": {"post": {**POST, SECRET: 1}}}, 422, "post", "unknown_field"),
+    "empty post": ("/v1/generate", {"json": {"post": {"title": " ", "text": "\n"}}}, 422, "post", "empty"),
+    "only delimiters": ("/v1/generate", {"json": {"post": {"text": "</post><post>"}}}, 422, "post", "empty"),
+    "long post": ("/v1/generate", {"json": {"post": {"text": SECRET * 3000}}}, 422, "post", "too_long"),
+    "many tokens": ("/v1/generate", {"json": {"post": {"text": "q7" * 9000}}}, 400, "post", "context_length_exceeded"),
+    "no draft": ("/v1/improve", {"json": {"post": POST}}, 422, "draft", "missing"),
+    "empty draft": ("/v1/improve", {"json": {"post": POST, "draft": ""}}, 422, "draft", "empty"),
+    "null draft": ("/v1/improve", {"json": {"post": POST, "draft": None}}, 422, "draft", "string_type"),
+    "large body": ("/v1/generate", {"content": b"x" * 1_100_000, "headers": JSON}, 413, None, "body_too_large"),
+    "bad id": (
+        "/v1/generate",
+        {"json": {"post": POST}, "headers": {"x-request-id": "a b"}},
+        400,
+        "x-request-id",
+        "invalid_request_id",
+    ),
+    "no such route": (f"/v1/{SECRET}", {}, 404, None, "not_found"),
+    "interactive documentation": ("/docs", {}, 404, None, "not_found"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_answered_by_field_and_never_repeated(running: Running, case: str) -> None:
+    route, request, status, param, code = BAD[case]
+    response = httpx.post(f"{running.url}{route}", timeout=60, trust_env=False, **request)
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert (response.status_code, error["param"], error["code"]) == (status, param, code)
+    assert SECRET not in response.text
+
+
+def test_a_large_body_of_unknown_length_is_refused_too(running: Running) -> None:
+    def chunks() -> Iterator[bytes]:
+        for _ in range(40):
+            yield b"x" * 50_000
+
+    response = httpx.post(f"{running.url}/v1/generate", content=chunks(), timeout=60, trust_env=False)
+    assert (response.status_code, response.json()["error"]["code"]) == (413, "body_too_large")
+
+
+def test_a_wrong_method_is_answered_as_json(running: Running) -> None:
+    response = running.get("/v1/generate")
+    assert (response.status_code, response.json()["error"]["code"]) == (405, "method")
+
+
+def test_each_request_leaves_one_line_and_no_word_of_it(running: Running) -> None:
+    import ray
+
+    running.post("/v1/generate", {"post": POST}, headers={"x-request-id": "logged-1"})
+    running.post("/v1/generate", {"post": {"text": SECRET * 3000}}, headers={"x-request-id": "logged-2"})
+    running.post("/v1/generate", {"post": {"text": SECRET * 2000}}, headers={"x-request-id": "logged-3"})
+    logs = Path(ray._private.worker._global_node.get_logs_dir_path())
+
+    def lines() -> list[dict[str, Any]]:
+        found = [
+            json.loads(line[line.index("{") :])
+            for path in logs.glob("serve/*ingress*.log")
+            for line in path.read_text().splitlines()
+            if '"request_id": "logged-' in line
+        ]
+        return sorted(found, key=lambda line: line["request_id"])
+
+    until(lambda: len(lines()) == 3)
+    answered, refused, too_long = lines()
+    assert {key: answered[key] for key in ("route", "method", "status")} == {
+        "route": "/v1/generate",
+        "method": "POST",
+        "status": 200,
+    }
+    assert answered["new_tokens"] >= 1
+    assert answered["prompt_tokens"] > 100
+    assert answered["ms"] > 0
+    assert (refused["status"], refused["new_tokens"]) == (422, None)
+    assert too_long["status"] == 400
+    for path in logs.rglob("*"):
+        if path.is_file():
+            assert SECRET not in path.read_text(errors="replace"), f"{path} repeats what was sent"
+
+
+def test_a_service_that_runs_elsewhere_is_not_moved(running: Running, models: ModelPaths, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="already runs"):
+        service.start(settings_for(free_port(), tmp_path), models)
+
+
+def test_a_replica_killed_under_load_loses_no_request(running: Running) -> None:
+    statuses: list[int] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(timeout=60, trust_env=False) as client:
+            while not stop.is_set():
+                statuses.append(client.post(f"{running.url}/v1/generate", json={"post": POST}).status_code)
+
+    with ThreadPoolExecutor(6) as pool:
+        clients = [pool.submit(ask) for _ in range(6)]
+        time.sleep(1.5)
+        before = replicas("gm")
+        before[0].kill()
+        time.sleep(2.5)
+        stop.set()
+        for client in clients:
+            client.result()
+    assert len(before) == 2
+    assert len(statuses) > 20
+    assert set(statuses) == {200}
+    until(lambda: len(replicas("gm")) == 2, 60)
+    assert before[0].pid not in {process.pid for process in replicas("gm")}
+
+
+def test_overload_timeouts_and_clients_that_leave_free_the_engine(
+    running: Running, models: ModelPaths, tmp_path: Path
+) -> None:
+    # Long answers from one replica that takes one request at a time and lets one wait; greedy, so they do not end.
+    narrow = [f"serving.gm.{key}=1" for key in ("min_replicas", "max_replicas", "max_ongoing_requests")]
+    settings = settings_for(
+        running.settings.serving.port,
+        tmp_path,
+        *narrow,
+        "serving.gm.max_queued_requests=1",
+        "generation.max_new_tokens=7000",
+        "generation.temperature=0",
+        "serving.request_timeout_s=3",
+    )
+    service.start(settings, models)
+    until(lambda: len(replicas("gm")) == 1, 60)
+
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{running.url}/v1/generate", json={"post": POST}, timeout=1, trust_env=False)
+    until(lambda: idle(replicas("gm")[0]))
+
+    started = time.monotonic()
+    response = running.post("/v1/generate", {"post": POST})
+    assert (response.status_code, response.json()["error"]["code"]) == (504, "timeout")
+    assert 2.5 < time.monotonic() - started < 8
+    until(lambda: idle(replicas("gm")[0]))
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: running.post("/v1/generate", {"post": POST}), range(6)))
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert {answer.status_code for answer in answers} == {503, 504}
+    assert len(refused) >= 3
+    assert {answer.json()["error"]["code"] for answer in refused} == {"overloaded"}
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+    assert running.get("/healthz").status_code == 200
+
+
+def replicas(deployment: str) -> list[psutil.Process]:
+    """Processes of a deployment's replicas, among those that this test session started."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            title = " ".join(process.cmdline())
+        except psutil.NoSuchProcess:
+            continue
+        if f"ServeReplica:llumi:{deployment}" in title and process.status() != psutil.STATUS_ZOMBIE:
+            found.append(process)
+    return sorted(found, key=lambda process: process.pid)
+
+
+def idle(process: psutil.Process) -> bool:
+    """Whether a replica computes next to nothing for a moment: its engine holds no request."""
+    return process.cpu_percent(interval=0.5) < 30
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "did not come true in time"
+        time.sleep(0.1)
