@@ -32,6 +32,7 @@ ENVIRONMENT = {
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
 }
 REACH_S = 5.0
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def connect(settings: Settings, needs: Sequence[Need] = (), *, debug: bool = False) -> None:
@@ -172,13 +173,17 @@ def logical_cpus(settings: Settings) -> int:
 
 
 def machine_cpus() -> int:
-    """Cores this process may use: its affinity, cut by the container's quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores this process may use, cut by the container's quota."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        quota, period = QUOTA.read_text(encoding="ascii").split()
     except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+        return cores()
+    return cores() if quota == "max" else max(1, min(cores(), int(quota) // int(period)))
+
+
+def cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def rooms(settings: Settings) -> list[Room]:

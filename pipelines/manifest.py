@@ -116,6 +116,7 @@ def writing(
     draft = Draft(partial)
     try:
         yield draft
+        readable(partial)
         (partial / "settings.yaml").write_text(resolved or yaml.safe_dump(dict(settings)), encoding="utf-8")
         draft.manifest = Manifest(
             stage=stage,
@@ -135,6 +136,15 @@ def writing(
         replace(partial, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def readable(folder: Path) -> None:
+    """Give each file the mode that new files have here: safetensors writes 0600, which other users cannot serve."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o666 & ~umask)
 
 
 def replace(partial: Path, output: Path) -> None:

@@ -13,6 +13,9 @@ from pipelines.manifest import Draft, Manifest
 CURVES = "curves.json"
 NO_RATINGS = "there are no ratings; give files in feedback.ratings"
 NO_PAIRS = "the ratings left no pairs of this model to train on"
+MANY_FLAWS = 0.05
+"""Share of texts with a flaw above which the report's first lines say so."""
+FLAWS = {"empty": "are empty", "cut_off": "were cut off by the token limit", "repeated": "repeat themselves"}
 ORDER = ("sample", "threads", "sft", "pairs", "panel", "rated_pairs", "base", "tokens", "adapters")
 """Inputs in the order of the data's way; others follow."""
 
@@ -108,6 +111,17 @@ def sentences(figures: Mapping[str, Any]) -> list[str]:
             row = found[name]
             if row["mean"] is not None:
                 lines.append(f"{label(model)}, latent quality, {what(name)}: {change(row)} ({row['verdict']}).")
+    return lines + flawed(figures["texts"])
+
+
+def flawed(texts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
+    """Warnings of stages whose texts go wrong more often than ``MANY_FLAWS``."""
+    lines = []
+    for model, stages in texts.items():
+        for stage, row in stages.items():
+            often = [f"{row[name]} {words}" for name, words in FLAWS.items() if row[name] > MANY_FLAWS * row["n"]]
+            if often:
+                lines.append(f"Warning: of {row['n']} texts by {label(model)} {label(stage)}, {', '.join(often)}.")
     return lines
 
 

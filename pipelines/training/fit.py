@@ -4,7 +4,10 @@ import json
 import logging
 import os
 import shutil
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,9 @@ logger = logging.getLogger("llumi.training")
 DRIVER_ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # else the hashing of rows is echoed to the log as raw bytes
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # each run waits this long at its start and end
-    "RAY_TRAIN_METRICS_ENABLED": "1",
 }
+CPU_ENVIRONMENT = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+"""Machines without accelerators are not spot instances, and the watcher is one more process to start."""
 WORKER_ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
@@ -28,14 +32,14 @@ def fit(plan: Plan) -> dict[str, Any]:
 
     Raises TrainingError where training cannot go on, or failed more often than ``max_failures``.
     """
-    for name, value in DRIVER_ENVIRONMENT.items():
+    on_gpu = plan.training.gpus_per_worker > 0
+    for name, value in {**DRIVER_ENVIRONMENT, **({} if on_gpu else CPU_ENVIRONMENT)}.items():
         os.environ.setdefault(name, value)
     from ray.train import TrainingFailedError
     from ray.train.torch import TorchTrainer
 
     from pipelines.training.network import PinnedTorchConfig
 
-    on_gpu = plan.training.gpus_per_worker > 0
     logger.info("%s: training starts on %d workers", plan.name, plan.training.workers)
     trainer = TorchTrainer(
         train_loop_per_worker,
@@ -46,7 +50,7 @@ def fit(plan: Plan) -> dict[str, Any]:
     )
     began = time.time()
     try:
-        trainer.fit()
+        beside(trainer.fit)
     except TrainingFailedError as error:
         raise TrainingError(f"{plan.name}: {reason(error)}; the checkpoints stay: run the same again") from error
     failure = Path(plan.output) / FAILURE
@@ -59,6 +63,27 @@ def fit(plan: Plan) -> dict[str, Any]:
     shutil.rmtree(plan.storage, ignore_errors=True)
     logger.info("%s: %d steps, %.0f tokens/s", plan.name, summary["steps"], summary["tokens_per_second"])
     return summary
+
+
+def beside(call: Callable[[], object]) -> None:
+    """Run ``call`` to its end in a thread beside this one, and raise what it raises.
+
+    In the main thread Ray would put its own handler on Ctrl-C, which ends the program as if all
+    were well and stays after training. So, Ctrl-C raises KeyboardInterrupt here as anywhere,
+    and Ray stops the workers when their driver ends.
+    """
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:  # handed to the waiting thread, whatever it is
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    threading.Thread(target=run, name="llumi-training", daemon=True).start()
+    done.result()
 
 
 def scaling(training: TrainingSettings) -> Any:

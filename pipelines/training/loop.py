@@ -43,8 +43,7 @@ def run(plan: Plan, scratch: Path, clock: "Clock") -> None:
     from pipelines.training.rows import open_rows
     from pipelines.training.weights import load_tokenizer, trainable_model
 
-    if plan.training.gpus_per_worker == 0:
-        zero.quiet_operators()
+    zero.join(on_gpu=plan.training.gpus_per_worker > 0)
     clock.lap("import")
     arguments = trainers.arguments(plan, scratch)  # before the weights: ZeRO-3 shards them while they load
     tokenizer = load_tokenizer(plan.base, plan.revision)

@@ -34,12 +34,15 @@ def deepspeed_config(training: TrainingSettings) -> dict[str, Any]:
     }
 
 
-def quiet_operators() -> None:
-    """Tell DeepSpeed that none of its compiled operators is there.
+def join(on_gpu: bool) -> None:
+    """Have DeepSpeed use the process group that Ray Train has made; without it, ZeRO-3 counts one worker.
 
-    Training uses none of them, yet on the CPU it would probe all of them with a compiler and
-    build ``deepspeed_shm_comm`` at start, which takes half a minute.
+    On the CPU it is first told that none of its compiled operators is there. Training uses
+    none, yet it would probe all of them with a compiler and build ``deepspeed_shm_comm``,
+    which takes half a minute.
     """
     import deepspeed
 
-    deepspeed.ops.__compatible_ops__ = {}
+    if not on_gpu:
+        deepspeed.ops.__compatible_ops__ = {}
+    deepspeed.init_distributed(dist_backend="nccl" if on_gpu else "gloo", auto_mpi_discovery=False, verbose=False)

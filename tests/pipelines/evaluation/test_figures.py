@@ -22,6 +22,7 @@ def logps(chosen: list[float], rejected: list[float]) -> pa.Table:
     return pa.table({"chosen_dpo1": chosen, "rejected_dpo1": rejected, **columns})
 
 
+MANY = {"cut_off": 82, "repeated": 27}
 THREE = logps([-8.0, -12.0, -9.0], [-10.0, -11.0, -9.0])
 
 
@@ -139,8 +140,15 @@ def test_the_funnel_follows_the_way_of_the_data(evaluated_run: dict[str, Input])
 
 def test_the_summary_says_learned_only_where_it_was() -> None:
     row = {"n": 90, "pairs": "votes", "accuracy": 0.8, "low": 0.7, "high": 0.9, "verdict": "learned"}
-    lines = sentences({"rewards": {"gm": {"dpo1": row}}})
+    lines = sentences({"rewards": {"gm": {"dpo1": row}}, "texts": {}})
     assert lines == ["GM DPO1: ranks 90 held-out pairs from votes right in 80.0 % [70.0, 90.0] (learned)."]
+
+
+def test_the_summary_warns_of_stages_whose_texts_go_wrong() -> None:
+    texts = {"sft": {"n": 100, "empty": 0, "cut_off": 5, "repeated": 1}, "dpo2": {"n": 100, "empty": 0} | MANY}
+    assert sentences({"rewards": {}, "texts": {"gm": texts}}) == [
+        "Warning: of 100 texts by GM DPO2, 82 were cut off by the token limit, 27 repeat themselves."
+    ]
 
 
 def test_curves_lose_what_is_no_number_and_may_be_absent(tmp_path: Path) -> None:

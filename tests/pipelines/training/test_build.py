@@ -37,7 +37,13 @@ def trained_weights(base: Path, adapter: Path) -> dict[str, torch.Tensor]:
 def assert_complete(adapter: Path, base: Path) -> None:
     """What every adapter must be: loadable, trained, and free of this machine."""
     names = {path.name for path in adapter.iterdir()}
-    assert {"adapter_model.safetensors", "tokenizer.json", "generation_config.json", "curves.json", "README.md"} <= names
+    assert {
+        "adapter_model.safetensors",
+        "tokenizer.json",
+        "generation_config.json",
+        "curves.json",
+        "README.md",
+    } <= names
     assert not names & {"ref", "training_args.bin", "summary.json"}
     config = json.loads((adapter / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "base"

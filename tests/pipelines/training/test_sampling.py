@@ -1,6 +1,7 @@
 """The order of rows."""
 
 import random
+from itertools import pairwise
 
 from pipelines.training.sampling import LengthGrouped
 
@@ -37,5 +38,5 @@ def test_rows_of_like_length_stand_together_so_that_little_is_padding() -> None:
 def test_long_and_short_steps_come_in_no_order_of_length() -> None:
     order = list(LengthGrouped(LENGTHS, STEP, 0))
     means = [sum(LENGTHS[row] for row in order[at : at + STEP]) / STEP for at in range(0, 1000, STEP)]
-    rises = sum(b > a for a, b in zip(means, means[1:], strict=False))
+    rises = sum(b > a for a, b in pairwise(means))
     assert 0.35 < rises / (len(means) - 1) < 0.65

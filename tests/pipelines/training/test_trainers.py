@@ -85,7 +85,7 @@ def test_rounding_is_no_wrong_reference(dpo: DpoTrainer) -> None:
 def test_a_loss_that_is_no_number_stops_training(loss: Any, tmp_path: Path) -> None:
     state = TrainerState()
     state.global_step = 7
-    with pytest.raises(TrainingError, match="step 7.*learning_rate"):
+    with pytest.raises(TrainingError, match=r"step 7.*learning_rate"):
         StopOnBadLoss().on_log(TrainingArguments(str(tmp_path)), state, TrainerControl(), {"loss": loss})
 
 
