@@ -230,6 +230,6 @@ def code_fingerprint() -> str:
     digest = hashlib.sha256()
     for package in PACKAGES:
         for path in sorted((root / package).rglob("*")):
-            if path.suffix in {".py", ".md", ".yaml"} and path.is_file():
+            if path.suffix in {".py", ".md", ".yaml", ".j2"} and path.is_file():
                 digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
