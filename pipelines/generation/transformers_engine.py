@@ -165,7 +165,9 @@ class TransformersEngine:
     async def _next(self, outputs: asyncio.Queue[Any]) -> Any:
         while True:
             try:
-                return await asyncio.wait_for(outputs.get(), WATCH_S)
+                # Not wait_for: up to Python 3.11 it swallows a cancellation that meets an output.
+                async with asyncio.timeout(WATCH_S):
+                    return await outputs.get()
             except TimeoutError:
                 if not self.healthy() and outputs.empty():
                     raise EngineError("the engine stopped while the request was in progress") from None

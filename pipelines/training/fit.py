@@ -24,6 +24,8 @@ DRIVER_ENVIRONMENT = {
 }
 CPU_ENVIRONMENT = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 """Machines without accelerators are not spot instances, and the watcher is one more process to start."""
+CPU_WORKER_ENVIRONMENT = {"DS_ACCELERATOR": "cpu", "TORCHDYNAMO_DISABLE": "1"}
+"""DeepSpeed imports torch's compiler, which takes seconds and is of no use here."""
 WORKER_ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
@@ -108,7 +110,7 @@ def running(plan: Plan) -> Any:
 
     environment = dict(WORKER_ENVIRONMENT)
     if plan.training.gpus_per_worker == 0:
-        environment["DS_ACCELERATOR"] = "cpu"
+        environment |= CPU_WORKER_ENVIRONMENT
     storage = Path(plan.storage)
     return RunConfig(
         name=storage.name,

@@ -38,9 +38,9 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def job_cluster() -> Iterator[JobCluster]:
-    """A Ray head with two CPUs, its dashboard and token authentication; ends with the session."""
+    """A Ray head with two CPUs, its dashboard and token authentication; ends with the module."""
     folder = Path(tempfile.mkdtemp(prefix="lj", dir="/tmp"))  # short: sockets lie below it
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}

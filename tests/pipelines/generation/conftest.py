@@ -9,8 +9,8 @@ from tests.pipelines.generation.tiny import make
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a random Mistral with its tokenizer."""
-    return make(tmp_path_factory.mktemp("tiny") / "model")
+    """Folder of a random Mistral with its tokenizer; asked greedily it writes as long as it may."""
+    return make(tmp_path_factory.mktemp("tiny") / "model", endless=True)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import asyncio
 import pickle
+import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -20,6 +21,7 @@ ENGINES: dict[str, Callable[..., Engine]] = {"transformers": TransformersEngine}
 PAGES = EngineSettings(page_size=16, pages=16, max_batch_tokens=128, max_requests=8)
 PROMPTS = ["How are you?", "What helped you the last time that a week was like this?", "你好 🙂"]
 GREEDY = Sampling(12, temperature=0.0)
+ENDLESS = Sampling(230, temperature=0.0)
 
 
 def prompt(text: str) -> list[dict[str, str]]:
@@ -32,8 +34,8 @@ def running(request: pytest.FixtureRequest, tiny_model: Path) -> Callable[..., A
 
     @asynccontextmanager
     async def make(**generation: Any) -> AsyncIterator[Any]:
-        adapter = generation.pop("adapter", None)
-        engine = ENGINES[request.param](str(tiny_model), adapter, PAGES, GenerationSettings(**generation))
+        adapter, folder = generation.pop("adapter", None), generation.pop("folder", tiny_model)
+        engine = ENGINES[request.param](str(folder), adapter, PAGES, GenerationSettings(**generation))
         await engine.start()
         try:
             yield engine
@@ -96,6 +98,29 @@ def test_greedy_text_is_that_of_generate_alone_and_among_others(running: Any, ti
         for index, piece in enumerate([*alone, *among]):
             text, tokens = reference(tiny_model, PROMPTS[index % 3], 12)
             assert (piece.text, piece.usage.new_tokens) == (text, tokens)
+
+    run(test)
+
+
+def test_an_answer_ends_at_whatever_the_model_names_as_its_end(running: Any, tiny_model: Path, tmp_path: Path) -> None:
+    async def test() -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+        tokenizer, model = AutoTokenizer.from_pretrained(tiny_model), AutoModelForCausalLM.from_pretrained(tiny_model)
+        ids = torch.tensor([encode_prompt(tokenizer, prompt("Hi"))])
+        written = model.generate(input_ids=ids, do_sample=False, max_new_tokens=12)[0, ids.shape[1] :].tolist()
+        third = written[2]
+        folder = tmp_path / "model"
+        shutil.copytree(tiny_model, folder)
+        GenerationConfig(eos_token_id=[2, third]).save_pretrained(folder)
+
+        async with running() as engine:
+            assert (await complete(engine, "r", prompt("Hi"), GREEDY)).finish_reason == "length"
+        async with running(folder=folder) as engine:
+            piece = await complete(engine, "r", prompt("Hi"), GREEDY)
+        assert piece.finish_reason == "stop"
+        assert piece.usage.new_tokens == written.index(third) + 1
 
     run(test)
 
@@ -220,26 +245,28 @@ def test_a_cancelled_request_ends_and_frees_its_place(running: Any) -> None:
     async def test() -> None:
         async with running() as engine:
             pieces = []
-            async for piece in engine.generate("r", prompt("Hi"), Sampling(200, temperature=2.0, top_p=1.0)):
+            async for piece in engine.generate("r", prompt("Hi"), ENDLESS):
                 pieces.append(piece)
                 engine.cancel("r")
             assert pieces[-1].finish_reason == "cancelled"
-            assert pieces[-1].usage.new_tokens < 200
+            assert pieces[-1].usage.new_tokens < ENDLESS.max_new_tokens
             await until(lambda: engine.in_progress() == 0)
             engine.cancel("nobody")
 
     run(test)
 
 
-def test_a_consumer_that_goes_away_frees_its_place(running: Any) -> None:
+def test_a_consumer_that_goes_away_frees_its_place_at_whatever_moment(running: Any) -> None:
     async def test() -> None:
         async with running() as engine:
-            task = asyncio.create_task(complete(engine, "r", prompt("Hi"), Sampling(230, temperature=2.0, top_p=1.0)))
-            await until(lambda: engine.in_progress() == 1)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            await until(lambda: engine.in_progress() == 0)
+            for moment in range(30):
+                task = asyncio.create_task(complete(engine, "r", prompt("Hi"), ENDLESS))
+                await until(lambda: engine.in_progress() == 1)
+                await asyncio.sleep(moment / 3000)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                await until(lambda: engine.in_progress() == 0)
             assert (await complete(engine, "r", prompt("Hi"), GREEDY)).text
 
     run(test)
@@ -248,7 +275,7 @@ def test_a_consumer_that_goes_away_frees_its_place(running: Any) -> None:
 def test_two_requests_of_one_id_are_refused(running: Any) -> None:
     async def test() -> None:
         async with running() as engine:
-            first = asyncio.create_task(complete(engine, "r", prompt("Hi"), Sampling(100, temperature=2.0, top_p=1.0)))
+            first = asyncio.create_task(complete(engine, "r", prompt("Hi"), ENDLESS))
             await until(lambda: engine.in_progress() == 1)
             with pytest.raises(EngineError, match="same id"):
                 await complete(engine, "r", prompt("Hi"), GREEDY)
@@ -277,8 +304,7 @@ def test_a_loop_that_fails_takes_no_request_into_silence(tiny_model: Path) -> No
 
         engine = TransformersEngine(str(tiny_model), None, PAGES, GenerationSettings())
         await engine.start()
-        sampling = Sampling(200, temperature=2.0, top_p=1.0)
-        waiting = [asyncio.create_task(complete(engine, f"w{i}", prompt("Hi"), sampling)) for i in range(12)]
+        waiting = [asyncio.create_task(complete(engine, f"w{i}", prompt("Hi"), ENDLESS)) for i in range(12)]
         await until(lambda: engine.in_progress() == 12)
         engine._loaded.model.lm_head.weight.data = torch.zeros(3, 7)
         for ended in await asyncio.gather(*waiting, return_exceptions=True):

@@ -5,7 +5,8 @@ from itertools import pairwise
 
 from pipelines.training.sampling import LengthGrouped
 
-LENGTHS = [random.Random(1).randint(20, 400) for _ in range(1003)]
+DRAW = random.Random(1)
+LENGTHS = [DRAW.randint(20, 400) for _ in range(1003)]
 STEP = 8
 
 
