@@ -22,6 +22,7 @@ from configs.serving import ServingSettings
 from configs.settings import Settings
 from pipelines.layout import Layout
 from pipelines.manifest import require
+from pipelines.training.weights import base_name
 from serving.address import base_url, check_exposure, check_port
 from serving.app import APP, ModelPaths, args_of, build
 
@@ -38,10 +39,11 @@ def start(settings: Settings, models: ModelPaths | None = None, *, timeout_s: fl
 
     Serves the merged models of ``settings.output`` unless ``models`` names others. Where Serve
     already runs on this Ray, the application there is updated in place. Raises StageOrderError
-    where a model was not made yet, PortInUse, UsageError for an address open to others, and
-    EngineError where the models do not come up.
+    where a model was not made yet, ModelNotFound, PortInUse, UsageError for an address open to
+    others, and EngineError where the models do not come up.
     """
     models = models or made_models(settings)
+    models = ModelPaths(gm=base_name(models.gm), im=base_name(models.im))
     serving = settings.serving
     check_exposure(serving)
     with quiet():
@@ -107,12 +109,12 @@ def check_same_address(serving: ServingSettings) -> None:
 
 
 def failures() -> str:
-    """What Serve says about deployments that are not healthy."""
+    """What Serve says about deployments that are not healthy: of each the last line, which names the error."""
     application = serve.status().applications.get(APP)
     if application is None:
         return ""
-    unwell = (f"{name}: {d.message}" for name, d in application.deployments.items() if d.status.value != "HEALTHY")
-    return "; ".join(part.strip() for part in unwell)
+    unwell = {name: d.message for name, d in application.deployments.items() if d.status.value != "HEALTHY"}
+    return "; ".join(f"{name}: {(message.strip().splitlines() or ['?'])[-1]}" for name, message in unwell.items())
 
 
 def wait_ready(url: str, timeout_s: float = READY_TIMEOUT_S) -> None:

@@ -17,7 +17,6 @@ import pyarrow as pa
 
 from configs.errors import DataError
 from configs.settings import Settings
-from pipelines.generation.logprobs import completion_logps
 from pipelines.training.encode import EmptyCompletion, RowTooLong, encode
 from pipelines.training.weights import base_name, load_model, load_tokenizer
 
@@ -155,6 +154,8 @@ class Scorer:
         return self.model.disable_adapter() if self.slots else nullcontext()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
+        from pipelines.generation.logprobs import completion_logps
+
         rows = list(zip(batch["prompt_ids"].to_pylist(), batch["completion_ids"].to_pylist(), strict=True))
         columns: dict[str, Any] = {"row_id": batch["row_id"], "tokens": [len(completion) for _, completion in rows]}
         columns |= {name: [None] * len(rows) for name in self.schema.names[2:]}

@@ -39,6 +39,8 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
 def run(plan: Plan, scratch: Path, clock: "Clock") -> None:
     """Load, train, evaluate, write; ``scratch`` is this worker's own folder."""
     clock.lap("start")
+    import torch
+
     from pipelines.training import artefacts, checkpoint, trainers, zero
     from pipelines.training.rows import open_rows
     from pipelines.training.weights import load_tokenizer, trainable_model
@@ -58,14 +60,14 @@ def run(plan: Plan, scratch: Path, clock: "Clock") -> None:
     clock.lap("evaluate")
     artefacts.write(plan, trainer)
     clock.lap("save")
+    tokens = int(trainer.accelerator.reduce(torch.tensor(trainer.tokens_here, device=trainer.args.device)))
     if trainer.is_world_process_zero():
-        done = summary(plan, trainer, clock.seconds, checkpoint.step_of(resumed) if resumed else 0)
+        done = summary(trainer, clock.seconds, tokens, checkpoint.step_of(resumed) if resumed else 0)
         (Path(plan.output) / SUMMARY).write_text(json.dumps(done), encoding="utf-8")
 
 
-def summary(plan: Plan, trainer: Any, seconds: dict[str, float], resumed_at: int) -> dict[str, Any]:
+def summary(trainer: Any, seconds: dict[str, float], tokens: int, resumed_at: int) -> dict[str, Any]:
     """Figures of this run; rates count what was done since the start or the last restart."""
-    tokens = int(trainer._total_train_tokens)
     return {
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "steps": trainer.state.global_step,

@@ -220,13 +220,9 @@ def test_a_hub_name_that_is_neither_cached_nor_reachable_is_refused(monkeypatch,
 
 
 MODULES = sorted({stage.module for stage in table(load("demo"))})
-NOT_YET = {"pipelines.evaluation.build": "pipelines.generation.scoring imports torch at its top"}
 
 
-@pytest.mark.parametrize(
-    "module",
-    [pytest.param(m, marks=pytest.mark.xfail(reason=NOT_YET[m])) if m in NOT_YET else m for m in MODULES],
-)
+@pytest.mark.parametrize("module", MODULES)
 def test_looking_whether_a_stage_is_current_imports_no_torch(module):
     code = f"import sys, {module}; print(sorted({{'torch', 'transformers', 'deepspeed'}} & set(sys.modules)))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -1,6 +1,7 @@
 """The service through real HTTP, on real Serve."""
 
 import json
+import shutil
 import socket
 import threading
 import time
@@ -14,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from configs.errors import PortInUse, StageOrderError, UsageError
+from configs.errors import EngineError, ModelNotFound, PortInUse, StageOrderError, UsageError
 from configs.settings import Settings
 from serving import service
 from serving.app import ModelPaths
@@ -59,6 +60,26 @@ def test_an_address_open_to_others_is_refused(models: ModelPaths, tmp_path: Path
 def test_models_that_were_not_made_are_asked_for_by_command(tmp_path: Path) -> None:
     with pytest.raises(StageOrderError, match="llumi run"):
         service.start(settings_for(free_port(), tmp_path))
+
+
+def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
+    nowhere = str(tmp_path / "nowhere")
+    with pytest.raises(ModelNotFound, match="nowhere"):
+        service.start(settings_for(free_port(), tmp_path), ModelPaths(gm=nowhere, im=nowhere))
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_be_loaded_fails_the_start_with_its_reason(
+    ray_cluster: None, models: ModelPaths, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(models.gm, broken)
+    (broken / "model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(EngineError, match="gm") as caught:
+        service.start(settings_for(free_port(), tmp_path), ModelPaths(gm=str(broken), im=models.im))
+    assert "broken" in str(caught.value)
+    assert len(str(caught.value)) < 1000
+    service.stop()
 
 
 @pytest.fixture(scope="module")

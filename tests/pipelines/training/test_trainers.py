@@ -16,6 +16,7 @@ from configs.errors import TrainingError
 from pipelines.training.trainers import (
     DpoTrainer,
     KeepOrder,
+    LmTrainer,
     SftTrainer,
     StopOnBadLoss,
     score_labels_only_on_the_cpu,
@@ -96,6 +97,26 @@ def test_a_restart_in_a_later_epoch_goes_on_in_that_epoch_s_order(dpo: DpoTraine
     KeepOrder(dpo).on_epoch_begin(dpo.args, state, TrainerControl())
     assert dpo.order is not None and dpo.order.epoch == 1
     assert list(dpo.order) != fresh
+
+
+def test_language_modelling_learns_every_token_but_padding(base_model: Path, tokenised: Build, tmp_path: Path) -> None:
+    """The plain loss that the base is trained with is TRL's, where every token is a label."""
+    rows = dataset(tokenised("sft"), tmp_path / "cache").select_columns(["input_ids", "length"])
+    losses = []
+    for kind in (LmTrainer, SftTrainer):
+        trainer = kind(
+            model=load_model(str(base_model)),
+            args=SFTConfig(output_dir=str(tmp_path), dataset_kwargs={"skip_prepare_dataset": True}, **PLAIN),
+            train_dataset=rows,
+            processing_class=load_tokenizer(str(base_model)),
+        )
+        batch = next(iter(trainer.get_train_dataloader()))
+        assert (batch["labels"][batch["attention_mask"] == 0] == -100).all()
+        assert (batch["labels"] != -100).sum() == batch["attention_mask"].sum()
+        losses.append(trainer.compute_loss(trainer.model, dict(batch)).item())
+        trainer.train()
+        assert trainer.tokens_here == batch["attention_mask"].sum()
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
 def test_skipping_positions_without_label_changes_no_loss(
