@@ -1,6 +1,6 @@
 """The whole way on the built-in sample, as a user runs it, and what it claims on held-out data.
 
-Takes about eight minutes on two cores. ``LLUMI_DEMO`` may name the output of an earlier
+Takes about ten minutes on two cores. ``LLUMI_DEMO`` may name the output of an earlier
 ``llumi demo`` to check instead of making one.
 """
 

@@ -52,6 +52,7 @@ def load_tokenizer(base: str, revision: str | None = None) -> Any:
 def load_model(base: str, revision: str | None = None, attention: str = "sdpa", bf16: bool = False) -> Any:
     """The base's weights; a folder with a configuration but no weights gives a freshly initialised model."""
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
     dtype = torch.bfloat16 if bf16 else torch.float32
@@ -60,7 +61,7 @@ def load_model(base: str, revision: str | None = None, attention: str = "sdpa", 
             config = AutoConfig.from_pretrained(base)
             return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
         return AutoModelForCausalLM.from_pretrained(base, revision=revision, dtype=dtype, attn_implementation=attention)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ModelNotFound(not_loadable(base, error)) from None
 
 
