@@ -15,9 +15,13 @@ SFT = pa.schema(
         ("score", pa.int64()),
         ("created_utc", pa.int64()),
         ("split", pa.string()),
+        ("example_ids", pa.list_(pa.string())),
     ]
 )
-"""One row a reply to learn from; ``original_id`` is the reply revised (IM), null for GM."""
+"""One row a reply to learn from; ``original_id`` is the reply revised (IM), null for GM.
+
+``example_ids`` are the comments that were retrieved into the prompt, null where none were.
+"""
 
 PAIR = pa.schema(
     [
@@ -33,8 +37,13 @@ PAIR = pa.schema(
         ("rejected_created_utc", pa.int64()),
         ("rule", pa.string()),
         ("split", pa.string()),
+        ("original_id", pa.string()),
+        ("example_ids", pa.list_(pa.string())),
     ]
 )
-"""One preference pair; scores are net votes, null for pairs from ratings; times in seconds since 1970 UTC."""
+"""One preference pair; ``original_id`` is the draft in the prompt (IM), null for GM; ``example_ids`` as in SFT.
+
+Scores are net votes, null for pairs from ratings; times in seconds since 1970 UTC.
+"""
 
 SPLITS = ("train", "validation", "test")
