@@ -6,6 +6,7 @@ from configs.base import Section
 from configs.cluster import ClusterSettings, EvaluationSettings
 from configs.corpus import CorpusSettings, SampleSettings
 from configs.pairs import FeedbackSettings, PairSettings, SftRowSettings
+from configs.retrieval import RetrievalSettings
 from configs.serving import GenerationSettings, ServingSettings
 from configs.training import ModelSettings, TrainingSettings
 
@@ -34,6 +35,8 @@ class Settings(Section):
     """Which replies become SFT rows."""
     pairs: PairSettings = PairSettings()
     """Which replies become preference pairs."""
+    retrieval: RetrievalSettings = RetrievalSettings()
+    """Similar posts with well-received replies, for the prompts' example slot."""
     feedback: FeedbackSettings = FeedbackSettings()
     """Human ratings, for DPO2."""
     prompts: PromptSettings = PromptSettings()

@@ -21,6 +21,11 @@ class Layout:
         return self.root / "threads"
 
     @property
+    def retrieval(self) -> Path:
+        """The index of similar posts: ``retrieval/index`` (LanceDB), ``retrieval/examples/*.parquet``."""
+        return self.root / "retrieval"
+
+    @property
     def sft(self) -> Path:
         """SFT rows: ``sft/{gm,im}/{train,validation,test}/*.parquet``."""
         return self.root / "sft"
