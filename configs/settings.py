@@ -5,6 +5,7 @@ from pydantic import Field
 from configs.base import Section
 from configs.cluster import ClusterSettings, EvaluationSettings
 from configs.corpus import CorpusSettings, SampleSettings
+from configs.improvement import ImprovementSettings
 from configs.pairs import FeedbackSettings, PairSettings, SftRowSettings
 from configs.retrieval import RetrievalSettings
 from configs.serving import GenerationSettings, ServingSettings
@@ -35,6 +36,8 @@ class Settings(Section):
     """Which replies become SFT rows."""
     pairs: PairSettings = PairSettings()
     """Which replies become preference pairs."""
+    improvement: ImprovementSettings = ImprovementSettings()
+    """What a draft should become, for the rows of IM."""
     retrieval: RetrievalSettings = RetrievalSettings()
     """Similar posts with well-received replies, for the prompts' example slot."""
     feedback: FeedbackSettings = FeedbackSettings()

@@ -26,6 +26,16 @@ class Layout:
         return self.root / "retrieval"
 
     @property
+    def revisions(self) -> Path:
+        """What drafts should become, for the rows of IM: one file for each of the threads."""
+        return self.root / "revisions"
+
+    @property
+    def teacher(self) -> Path:
+        """Answers of the teacher, kept from run to run."""
+        return self.root / "teacher"
+
+    @property
     def sft(self) -> Path:
         """SFT rows: ``sft/{gm,im}/{train,validation,test}/*.parquet``."""
         return self.root / "sft"
