@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from configs.base import Section
+from configs.card import CardSettings
 from configs.cluster import ClusterSettings, EvaluationSettings
 from configs.corpus import CorpusSettings, SampleSettings
 from configs.improvement import ImprovementSettings
@@ -48,6 +49,8 @@ class Settings(Section):
     """Base model."""
     training: TrainingSettings = TrainingSettings()
     """Training stages."""
+    card: CardSettings = CardSettings()
+    """What the data cards say beside what was measured."""
     generation: GenerationSettings = GenerationSettings()
     """Sampling."""
     evaluation: EvaluationSettings = EvaluationSettings()

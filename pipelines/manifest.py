@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from configs.errors import DataError, StageOrderError
 
 FILE = "manifest.json"
+CARD = "DATA_CARD.md"
 Input = Path | str | Sequence[Path] | Sequence[str]
 """What a stage reads: another stage's folder, a file, a name, or several of one kind."""
 PACKAGES = ("cluster", "configs", "pipelines", "serving")
@@ -102,12 +103,13 @@ def writing(
     settings: Mapping[str, Any],
     inputs: Mapping[str, str],
     resolved: str | None = None,
+    card: Callable[["Manifest"], str] | None = None,
 ) -> Iterator[Draft]:
     """A draft whose folder takes the place of ``output`` once the block ends without an error.
 
     ``settings`` are JSON values, ``inputs`` fingerprints by name, ``resolved`` the whole
-    configuration as YAML, saved beside the output as ``settings.yaml``. After the block,
-    ``draft.manifest`` holds what was written.
+    configuration as YAML, saved beside the output as ``settings.yaml``; ``card`` renders
+    ``DATA_CARD.md`` from the manifest. After the block, ``draft.manifest`` holds what was written.
     """
     started = time.monotonic()
     partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
@@ -118,7 +120,7 @@ def writing(
         yield draft
         readable(partial)
         (partial / "settings.yaml").write_text(resolved or yaml.safe_dump(dict(settings)), encoding="utf-8")
-        draft.manifest = Manifest(
+        made = Manifest(
             stage=stage,
             version=distribution_version(),
             code=code_fingerprint(),
@@ -130,12 +132,28 @@ def writing(
             rows=draft.rows,
             figures=draft.figures,
             notes=draft.notes,
-            files={str(p.relative_to(partial)): p.stat().st_size for p in sorted(partial.rglob("*")) if p.is_file()},
         )
-        (partial / FILE).write_text(draft.manifest.model_dump_json(indent=1), encoding="utf-8")
+        draft.manifest = write(partial, made, card)
         replace(partial, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def write(folder: Path, made: Manifest, card: Callable[[Manifest], str] | None = None) -> Manifest:
+    """Write the card and then ``made`` with the sizes of the files in ``folder``; returns what was written."""
+    made = made.model_copy(update={"files": sizes(folder)})
+    if card is not None:
+        (folder / CARD).write_text(card(made), encoding="utf-8")
+        made = made.model_copy(update={"files": sizes(folder)})
+    (folder / FILE).write_text(made.model_dump_json(indent=1), encoding="utf-8")
+    return made
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    """Size in bytes of each file but the manifest, by path relative to the folder."""
+    found = {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
+    found.pop(FILE, None)
+    return found
 
 
 def readable(folder: Path) -> None:

@@ -27,6 +27,7 @@ from configs.corpus import CorpusSettings
 from configs.errors import DataError, UsageError
 from configs.load import to_yaml
 from configs.settings import Settings
+from pipelines.card import card_of
 from pipelines.corpus import sources
 from pipelines.corpus.cleaning import clean
 from pipelines.corpus.decoding import window
@@ -61,7 +62,12 @@ def build(settings: Settings, inputs: Mapping[str, Input], output: Path) -> Mani
     """
     dumps = dumps_of(inputs)
     with writing(
-        output, stage=STAGE, settings=depends(settings), inputs=fingerprints(inputs), resolved=to_yaml(settings)
+        output,
+        stage=STAGE,
+        settings=depends(settings),
+        inputs=fingerprints(inputs),
+        resolved=to_yaml(settings),
+        card=card_of(settings, inputs),
     ) as draft:
         quarantine = draft.path.resolve() / "quarantine"
         quarantine.mkdir()

@@ -20,6 +20,7 @@ from configs.load import to_yaml
 from configs.prompts import fingerprint, messages, whole_post
 from configs.settings import Settings
 from configs.training import MODELS
+from pipelines.card import card_of
 from pipelines.feedback.ratings import Rating, read_ratings
 from pipelines.feedback.rules import Preference, excluded_raters, preferences, rater_counts, usable
 from pipelines.manifest import Draft, Input, Manifest, fingerprints, writing
@@ -48,6 +49,7 @@ def build(settings: Settings, inputs: Mapping[str, Input], output: Path) -> Mani
         settings=depends(settings),
         inputs=fingerprints({"threads": inputs["threads"], "ratings": files}),
         resolved=to_yaml(settings),
+        card=card_of(settings, inputs),
     ) as draft:
         rows = read_ratings(files)
         kept, dropped = usable(rows, settings.feedback)

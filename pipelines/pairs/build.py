@@ -9,6 +9,7 @@ from configs.load import to_yaml
 from configs.prompts import fingerprint
 from configs.settings import Settings
 from configs.training import MODELS
+from pipelines.card import card_of
 from pipelines.corpus.notes import Account, Notes, record_rows
 from pipelines.manifest import Draft, Input, Manifest, fingerprints, writing
 from pipelines.pairs import gm, im
@@ -36,7 +37,12 @@ def build(settings: Settings, inputs: Mapping[str, Input], output: Path) -> Mani
     """
     threads = Path(str(inputs["threads"]))
     with writing(
-        output, stage=STAGE, settings=depends(settings), inputs=fingerprints(inputs), resolved=to_yaml(settings)
+        output,
+        stage=STAGE,
+        settings=depends(settings),
+        inputs=fingerprints(inputs),
+        resolved=to_yaml(settings),
+        card=card_of(settings, inputs),
     ) as draft:
         draft.notes += timing_notes(threads, settings.pairs)
         account = write_rows(threads, rows_of, settings, PAIR, draft.path)
