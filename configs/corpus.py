@@ -1,8 +1,9 @@
 """Settings of the corpus stage: which dumps are read and which rows are kept."""
 
+import re
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from configs.base import Section
 
@@ -26,30 +27,102 @@ class SplitSettings(Section):
 
 
 class CleaningSettings(Section):
-    """Which rows are dropped, each under a named reason in the manifest."""
+    """Which rows are dropped: ``drop_<reason>`` switches the rule that the manifest counts under that reason.
 
+    What tunes a rule stands below its switch. Patterns are RE2, found anywhere in the value.
+    """
+
+    drop_deleted: bool = True
+    """Drop deleted and removed texts, and comments of deleted accounts (their writer may be the poster)."""
+    drop_moderator: bool = True
+    """Drop rows in which a moderator or administrator speaks as one, and pinned rows."""
+    drop_bot: bool = True
+    """Drop rows of bots: by ``bots``, ``bot_names`` or ``bot_texts``."""
+    bots: tuple[str, ...] = (
+        "AutoModerator", "RemindMeBot", "sneakpeekbot", "WikiTextBot", "autotldr", "TweetPoster", "TotesMessenger",
+        "BotDefense", "SaveVideo", "vredditshare", "nice-scores", "B0tRank", "MTGCardFetcher",
+    )  # fmt: skip
+    """Names of bot accounts, compared without case."""
+    bot_names: tuple[str, ...] = (r"(?i)bot$", r"(?i)[_-]bot[_-]?[0-9]*$", r"[a-z0-9]Bot[_-]?[0-9]*$")
+    """Patterns of names of bot accounts."""
+    bot_names_except: tuple[str, ...] = (r"(?i)(?:abbot|talbot|cabot|robot)$",)
+    """Patterns of names that only look like those of bots."""
+    bot_texts: tuple[str, ...] = (
+        r"\bi[\s^*]+am[\s^*]+a[\s^*]+bot[\s^*]*[,.!|)\]]",
+        r"\b(?:action|comment|reply|message|post) (?:was|is|has been) (?:performed|posted|made|generated|sent|written)"
+        r" (?:automatically|by a bot)\b",
+        r"\b(?:beep|bleep)[, ]+(?:boop|bloop)\b.{0,60}\bbot\b",
+        r"\bbot\b.{0,60}\b(?:beep|bleep)[, ]+(?:boop|bloop)\b",
+    )
+    """Patterns of the signatures bots put under their texts, compared without case."""
+    drop_own_reply: bool = True
+    """Drop the poster's comments under their own post."""
     drop_over_18: bool = True
     """Drop posts marked NSFW."""
-    drop_edited: bool = False
-    """Drop rows edited after posting (votes may be of an earlier wording)."""
-    drop_non_english: bool = True
-    """Drop rows whose language is recognised as another than English."""
-    drop_duplicates: bool = True
-    """Drop rows whose normalised text (title and text for posts) was seen before."""
-    top_level_only: bool = True
-    """Keep only comments that answer the post itself, as SHP does."""
-    min_post_words: int = Field(3, ge=0)
-    """Fewest words in a post's title and text together."""
-    max_post_words: int = Field(1000, gt=0)
-    """Most words in a post's title and text together."""
-    min_comment_words: int = Field(5, ge=0)
-    """Fewest words in a comment."""
-    max_comment_words: int = Field(400, gt=0)
-    """Most words in a comment."""
-    bots: tuple[str, ...] = ("AutoModerator", "RemindMeBot", "sneakpeekbot", "WikiTextBot")
-    """Names of bot accounts, compared without case, beside names that end in ``bot``."""
+    drop_link_post: bool = True
+    """Drop posts that point elsewhere: what their replies answer is not in the text."""
+    drop_crosspost: bool = True
+    """Drop posts passed on from another community: their text was written for, and answered by, another one."""
+    drop_not_top_level: bool = True
+    """Drop comments that answer another comment, or do not say what they answer, as SHP does."""
+    drop_score_missing: bool = True
+    """Drop comments without a score."""
+    drop_score_hidden: bool = True
+    """Drop comments whose score was still hidden when they were read."""
+    drop_contest_mode: bool = True
+    """Drop posts, and thereby their comments, in contest mode (random order, scores hidden)."""
+    drop_frozen_month: bool = True
+    """Drop rows of ``frozen_months``."""
     frozen_months: tuple[str, ...] = ("2023-07", "2023-08", "2023-09", "2023-10", "2024-03")
     """Months (YYYY-MM, UTC) whose votes were not updated in the public dumps."""
+    drop_score_unsettled: bool = True
+    """Drop rows from ``settled_from`` on that do not say that their score was read a second time."""
+    settled_from: str = Field("2023-11", pattern=r"^\d{4}-\d{2}$")
+    """First month (YYYY-MM, UTC) of which the public dumps hold scores at first sight, and again after 36 h."""
+    drop_edited: bool = False
+    """Drop rows edited after posting (votes may be of an earlier wording)."""
+    drop_link_only: bool = True
+    """Drop rows whose text is a link and at most ``link_only_words`` words beside it."""
+    link_only_words: int = Field(3, ge=0)
+    """Most words beside the links of a text that counts as link-only."""
+    drop_too_short: bool = True
+    """Drop posts and comments of fewer words than the two below."""
+    min_post_words: int = Field(3, ge=0)
+    """Fewest words in a post's title and text together."""
+    min_comment_words: int = Field(5, ge=0)
+    """Fewest words in a comment."""
+    drop_too_long: bool = True
+    """Drop posts and comments of more words than the two below."""
+    max_post_words: int = Field(1000, gt=0)
+    """Most words in a post's title and text together."""
+    max_comment_words: int = Field(400, gt=0)
+    """Most words in a comment."""
+    drop_not_english: bool = True
+    """Drop rows whose language is recognised as another than English."""
+    not_english_probability: float = Field(0.6, ge=0, le=1)
+    """Probability (0-1) of the other language from which on it counts as recognised."""
+    not_english_min_letters: int = Field(24, ge=0)
+    """Fewest letters in a text whose language is asked for; shorter ones are kept."""
+    drop_duplicate: bool = True
+    """Drop rows with the words of an earlier row (title and text for posts), whatever case and punctuation."""
+    drop_near_duplicate: bool = True
+    """Drop rows that share most of their wording with an earlier row."""
+    near_duplicate_similarity: float = Field(0.7, gt=0, le=1)
+    """Estimated Jaccard similarity (0-1) of two texts' pairs of words from which on they are near duplicates."""
+    near_duplicate_min_words: int = Field(20, ge=2)
+    """Fewest words in a text that is looked at for near duplicates; short ones are alike by chance."""
+    near_duplicate_bands: int = Field(12, ge=1, le=32)
+    """Bands of four slots by which near duplicates are found, a row in the shuffle each: 12 find 96% at .7."""
+
+    @field_validator("bot_names", "bot_names_except", "bot_texts")
+    @classmethod
+    def _are_patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no pattern: {error}") from None
+        return patterns
 
 
 class CorpusSettings(Section):

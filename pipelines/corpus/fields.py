@@ -40,7 +40,9 @@ def post(record: Record) -> dict[str, Any]:
         "removed": is_gone(body) or bool(record.get("removed_by_category")),
         "over_18": boolean(record.get("over_18")),
         "is_self": boolean(record.get("is_self")),
-        "score_hidden": boolean(record.get("contest_mode")),
+        "crosspost": bool(record.get("crosspost_parent") or record.get("crosspost_parent_list")),
+        "score_hidden": None,
+        "contest_mode": boolean(record.get("contest_mode")),
     }
 
 
@@ -58,7 +60,9 @@ def comment(record: Record) -> dict[str, Any]:
         "removed": is_gone(body),
         "over_18": None,
         "is_self": None,
+        "crosspost": None,
         "score_hidden": boolean(record.get("score_hidden")),
+        "contest_mode": None,
     }
 
 

@@ -42,7 +42,9 @@ FLAGS = pa.schema(
         ("edited", pa.bool_()),
         ("over_18", pa.bool_()),
         ("is_self", pa.bool_()),
+        ("crosspost", pa.bool_()),
         ("score_hidden", pa.bool_()),
+        ("contest_mode", pa.bool_()),
         ("settled", pa.bool_()),
     ]
 )
@@ -50,6 +52,23 @@ FLAGS = pa.schema(
 
 RECORD = pa.schema([*ROW, *FLAGS])
 """A row as read, before cleaning."""
+
+KEY = pa.schema(
+    [
+        ("key", pa.uint64()),
+        ("near", pa.bool_()),
+        ("kind", pa.string()),
+        ("id", pa.string()),
+        ("post_id", pa.string()),
+        ("created_utc", pa.int64()),
+        ("signature", pa.binary()),
+    ]
+)
+"""What a living row may share with a row that it repeats: the hash of its text, or that of one band of its signature.
+
+``near`` tells the two apart; ``signature`` is what two rows of one key are compared by (8 bytes
+of another hash, or a compact MinHash signature).
+"""
 
 REPLY = pa.struct(
     [

@@ -116,7 +116,7 @@ def test_a_second_build_writes_the_same_bytes_and_is_known_as_current(
 def test_all_communities_are_kept_where_none_is_named(
     ray_cluster: None, dirty: dict[str, list[Path]], tmp_path: Path
 ) -> None:
-    manifest, threads = run(tmp_path, **dirty, cleaning={"drop_duplicates": False})
+    manifest, threads = run(tmp_path, **dirty, cleaning={"drop_duplicate": False})
     assert [thread["post_id"] for thread in threads] == ["p1", "p2", "p5"]
     assert manifest.rows["posts"].dropped["same_id"] == 1
     assert manifest.rows["comments"].dropped["same_id"] == 1
