@@ -6,7 +6,7 @@ from pydantic import Field
 
 from configs.base import Section
 
-RuleName = Literal["shp", "naive"]
+RuleName = Literal["matched", "shp", "paper", "askell", "margin", "naive"]
 
 
 class SftRowSettings(Section):
@@ -18,29 +18,62 @@ class SftRowSettings(Section):
     """Most replies of one post, highest score first."""
 
 
+class MatchedSettings(Section):
+    """The rule ``matched``: two replies that came about as early, one of which did far better than that explains."""
+
+    window_hours: float = Field(8.0, gt=0)
+    """Most hours between the two replies."""
+    max_rank_distance: int = Field(5, ge=1)
+    """Most places between the two replies in the order of arrival."""
+    min_margin: float = Field(1.75, ge=0)
+    """Least difference of the exposure-adjusted log-scores, in doublings (1 = twice the score)."""
+    min_chosen_score: int = 3
+    """Lowest score of the chosen reply."""
+    balanced: bool = True
+    """Keep as many pairs whose chosen reply is the longer (the earlier) one as pairs of the other kind."""
+
+
+class ExposureSettings(Section):
+    """The model of what arrival does to a score, fitted on the training split."""
+
+    max_threads: int = Field(200_000, ge=100)
+    """Most threads it is fitted on, drawn by a hash of the post's id; about 1 GB of memory at the default."""
+    min_threads: int = Field(30, ge=1)
+    """Fewest threads of one size for a curve of their own; smaller groups take that of all threads."""
+
+
 class PairSettings(Section):
     """Which two replies to one post become a preference pair.
 
-    ``shp`` is the rule of the Stanford Human Preferences data (Ethayarajh et al. 2022):
-    the chosen reply came *no earlier* than the rejected one and still has the higher
-    score, so that arriving first cannot explain its votes. ``naive`` only asks for the
-    higher score; it is there to be compared against.
+    ``matched`` (the default) compares replies that came about as early and asks for a margin
+    beyond what arrival explains. ``shp``: the chosen reply came no earlier and still has the
+    higher score (Ethayarajh et al. 2022). ``paper``: top of the votes over bottom (LLUMI,
+    arXiv 2605.30273). ``askell``: a higher binned log-score (Askell et al. 2021). ``margin``
+    asks for a gap, ``naive`` only for the higher score; both are there to be compared against.
     """
 
     rule: RuleName = "shp"
     """Name of the pair rule."""
-    timing: bool = True
-    """Ask that the chosen reply came no earlier; turn off where dumps carry no usable timestamps."""
-    min_ratio: float = Field(2.0, ge=1)
-    """Lowest ratio chosen score / rejected score."""
-    min_score: int = 2
-    """Lowest score of both replies."""
     min_post_score: int = 0
-    """Lowest score of the post (SHP asks 10)."""
+    """Lowest score of the post, for every rule (SHP asks 10)."""
     max_per_post: int = Field(5, ge=1)
-    """Most pairs of one post, highest score ratio first."""
+    """Most pairs of one post, the clearest by the rule first."""
     max_per_reply: int = Field(2, ge=1)
     """Most pairs of one post in which the same reply may stand."""
+    matched: MatchedSettings = MatchedSettings()
+    """Of the rule ``matched``."""
+    timing: bool = True
+    """``shp``: ask that the chosen reply came no earlier; turn off where dumps carry no usable timestamps."""
+    min_ratio: float = Field(2.0, ge=1)
+    """``shp``: lowest ratio chosen score / rejected score."""
+    min_score: int = 2
+    """``shp``: lowest score of both replies."""
+    min_gap: int = Field(15, ge=1)
+    """``paper`` and ``margin``: lowest chosen score - rejected score, in net votes."""
+    top_share: float = Field(0.02, gt=0, lt=1)
+    """``paper``: the chosen reply's score is among this share of the highest ones of the corpus (0-1)."""
+    bottom_share: float = Field(0.15, gt=0, lt=1)
+    """``paper``: the rejected reply's score is among this share of the lowest ones of the corpus (0-1)."""
 
 
 class PanelSettings(Section):

@@ -14,7 +14,7 @@ from configs.settings import Settings
 from configs.training import MODELS
 from pipelines.evaluation import rows as held_out
 from pipelines.evaluation.statistics import Resampling, share, share_difference
-from pipelines.pairs.rules import RULES, pair_ids
+from pipelines.pairs.old_rules import RULES, pair_ids
 from pipelines.pairs.schema import PAIR
 
 NAIVE = "naive"

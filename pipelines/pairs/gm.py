@@ -7,7 +7,7 @@ import numpy as np
 
 from configs.pairs import SftRowSettings
 from configs.prompts import messages, whole_post
-from pipelines.pairs.rules import Pair
+from pipelines.pairs.old_rules import Pair
 
 Thread = Mapping[str, Any]
 Row = dict[str, Any]

@@ -1,129 +1,256 @@
-"""Which of two replies to one post is preferred: pair rules over a thread's votes.
+"""Which of two replies to one post is preferred: the pair rules, each a small class with its source.
 
-A rule is a pure function from a thread's replies to a matrix: entry [i, j] says whether
-reply i may be chosen over reply j. ``select`` then takes the clearest candidates within
-the caps. Nothing here knows of Ray or files, so evaluation can ask the same rules.
+A rule sees arrays of positions (see ``replies``), never a single pair, and no files. It
+says by which value the chosen reply stands above the rejected one, which such pairs it
+allows, and which of those are clearest; ``select`` does the joining and the caps.
 """
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import ClassVar, Protocol
 
 import numpy as np
-import pyarrow as pa
 
-from configs.pairs import PairSettings
+from configs.errors import DataError
+from configs.pairs import MatchedSettings, PairSettings, RuleName
+from pipelines.pairs.exposure_model import STRATA, Exposure
+from pipelines.pairs.replies import Bools, Floats, Ints, Replies, drawn
 
-Pair = tuple[int, int]
-"""Positions of the chosen and of the rejected reply in their thread."""
+Clarity = tuple[Floats, Floats]
+"""Two values a pair, the second for ties of the first: the higher, the clearer."""
+
+
+class Rule(Protocol):
+    """What a pair rule answers; ``chosen`` and ``rejected`` are positions, one entry a pair."""
+
+    name: ClassVar[RuleName]
+
+    @property
+    def most_apart(self) -> int | None:
+        """Most places between the two replies in the order of arrival; None: any."""
+
+    def value(self, replies: Replies) -> Ints | Floats:
+        """A value a reply: the chosen one has the higher, and where both are equal there is no pair."""
+
+    def allows(self, replies: Replies, chosen: Ints, rejected: Ints) -> Bools:
+        """Whether each pair is a candidate."""
+
+    def clarity(self, replies: Replies, chosen: Ints, rejected: Ints) -> Clarity:
+        """How clear each candidate is; the caps take the clearest."""
+
+    def keeps(self, replies: Replies, chosen: Ints, rejected: Ints) -> Bools:
+        """Whether each candidate stays in when kinds of pairs are balanced; decided before the caps."""
+
+
+class ByScore:
+    """What the rules share that rank by net votes: any distance, ratio before gap, nothing balanced."""
+
+    most_apart: int | None = None
+
+    def value(self, replies: Replies) -> Ints | Floats:
+        """The score."""
+        return replies.scores
+
+    def clarity(self, replies: Replies, chosen: Ints, rejected: Ints) -> Clarity:
+        """Highest ratio of scores (scores below 1 count as 1 in the denominator), then widest gap."""
+        high, low = replies.scores[chosen], replies.scores[rejected]
+        return high / np.maximum(low, 1), (high - low).astype(float)
+
+    def keeps(self, replies: Replies, chosen: Ints, rejected: Ints) -> Bools:
+        """All."""
+        return np.ones(len(chosen), bool)
 
 
 @dataclass(frozen=True)
-class Replies:
-    """The replies of one thread, column by column."""
+class Shp(ByScore):
+    """Stanford Human Preferences (Ethayarajh et al. 2022, "Understanding dataset difficulty", section 4).
 
-    ids: tuple[str, ...]
-    scores: np.ndarray
-    """Net votes, int64."""
-    times: np.ndarray
-    """Time of posting in seconds since 1970 UTC, int64."""
-
-    @classmethod
-    def of(cls, comments: Sequence[Mapping[str, Any]]) -> Self:
-        """From the ``comments`` of a row of THREAD."""
-        return cls(
-            tuple(comment["comment_id"] for comment in comments),
-            np.array([comment["score"] for comment in comments], dtype=np.int64),
-            np.array([comment["created_utc"] for comment in comments], dtype=np.int64),
-        )
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-Rule = Callable[[Replies, PairSettings], np.ndarray]
-
-
-def shp(replies: Replies, settings: PairSettings) -> np.ndarray:
-    """The rule of the Stanford Human Preferences data (Ethayarajh et al. 2022, section 4).
-
-    Reply i is preferred to j where it has the higher score, by ``min_ratio`` at least, both
-    have ``min_score`` at least, and i was *not posted earlier*: the first replies of a
-    thread are seen by most voters, so a later reply with more votes won against the odds.
+    score(chosen) > score(rejected) >= ``min_score``, score(chosen) >= ``min_ratio`` x
+    score(rejected), and the chosen reply was *not posted earlier* (created_utc no lower): the
+    first replies are seen by most voters, so a later one with more votes won against the odds.
     Without ``timing`` the last condition is not asked.
     """
-    scores, times = replies.scores, replies.times
-    chosen, rejected = scores[:, None], scores[None, :]
-    preferred = (chosen > rejected) & (chosen >= settings.min_ratio * rejected) & (rejected >= settings.min_score)
-    if settings.timing:
-        preferred &= times[:, None] >= times[None, :]
-    return preferred
+
+    name: ClassVar[RuleName] = "shp"
+    min_score: int
+    min_ratio: float
+    timing: bool
+
+    def allows(self, replies: Replies, chosen: Ints, rejected: Ints) -> Bools:
+        """Score, ratio and time."""
+        high, low = replies.scores[chosen], replies.scores[rejected]
+        fine = (low >= self.min_score) & (high >= self.min_ratio * low)
+        return fine & (replies.times[chosen] >= replies.times[rejected]) if self.timing else fine
 
 
-def naive(replies: Replies, settings: PairSettings) -> np.ndarray:
-    """The higher score wins, whoever came first: the rule to compare against."""
-    return replies.scores[:, None] > replies.scores[None, :]
+class _ByGap(ByScore):
+    """Widest gap first."""
 
-
-RULES: dict[str, Rule] = {"shp": shp, "naive": naive}
+    def clarity(self, replies: Replies, chosen: Ints, rejected: Ints) -> Clarity:
+        """The gap of the scores, then the higher score of the chosen reply."""
+        high, low = replies.scores[chosen], replies.scores[rejected]
+        return (high - low).astype(float), high.astype(float)
 
 
 @dataclass(frozen=True)
-class Selection:
-    """The pairs of one thread, clearest first, and what the caps left out."""
+class Paper(_ByGap):
+    """LLUMI's own rule (arXiv 2605.30273): the top of the corpus' votes over its bottom.
 
-    pairs: list[Pair]
-    candidates: int
-    """Pairs that the rule allows."""
-    over_reply_cap: int
-    """Candidates left out because one of the two stands in enough pairs."""
-    over_post_cap: int
-    """Candidates left out because the post has enough pairs."""
-
-
-def select(replies: Replies, settings: PairSettings, rule: str | None = None) -> Selection:
-    """The pairs of one thread by ``rule`` (that of the settings where none is given), within the caps.
-
-    Highest ratio of scores first (scores below 1 count as 1), then widest margin, then ids,
-    so that the choice depends on nothing else.
+    score(chosen) >= ``top_score``, score(rejected) <= ``bottom_score``, gap >= ``min_gap``.
+    The two bounds are quantiles of all replies of the training split (``exposure.quantile``).
     """
-    preferred = RULES[rule or settings.rule](replies, settings)
-    chosen, rejected = np.nonzero(preferred)
-    if not len(chosen):
-        return Selection([], 0, 0, 0)
-    high, low = replies.scores[chosen], replies.scores[rejected]
-    ratio = high / np.maximum(low, 1)
-    name = np.argsort(np.argsort(np.array(replies.ids)))
-    order = np.lexsort((name[rejected], name[chosen], low - high, -ratio))
-    pairs: list[Pair] = []
-    uses = [0] * len(replies)
-    full = 0
-    for best, worse in zip(chosen[order].tolist(), rejected[order].tolist(), strict=True):
-        if len(pairs) == settings.max_per_post:
-            break
-        if max(uses[best], uses[worse]) >= settings.max_per_reply:
-            full += 1
-            continue
-        uses[best] += 1
-        uses[worse] += 1
-        pairs.append((best, worse))
-    return Selection(pairs, len(chosen), full, len(chosen) - len(pairs) - full)
+
+    name: ClassVar[RuleName] = "paper"
+    top_score: int
+    bottom_score: int
+    min_gap: int
+
+    def allows(self, replies: Replies, chosen: Ints, rejected: Ints) -> Bools:
+        """Top over bottom, with the gap."""
+        high, low = replies.scores[chosen], replies.scores[rejected]
+        return (high >= self.top_score) & (low <= self.bottom_score) & (high - low >= self.min_gap)
 
 
-def post_allowed(score: int | None, settings: PairSettings) -> bool:
-    """Whether the post has votes enough for its replies to have been seen; no score counts as 0."""
-    return (score or 0) >= settings.min_post_score
+@dataclass(frozen=True)
+class Askell(ByScore):
+    """Askell et al. 2021 ("A general language assistant as a laboratory for alignment", arXiv 2112.00861, C.1).
+
+    A reply's grade is round(log2(1 + upvotes)), and -1 where net votes are negative (their +1
+    for an accepted answer has no counterpart on Reddit). The higher grade is chosen. Halves
+    cannot occur: log2 of an integer is no half-integer. Widest difference of grades first,
+    then the gap of the scores.
+    """
+
+    name: ClassVar[RuleName] = "askell"
+
+    def value(self, replies: Replies) -> Ints | Floats:
+        """The grade."""
+        return self.grades(replies.scores)
+
+    def grades(self, scores: Ints) -> Ints:
+        """Grade of each score."""
+        return np.where(scores < 0, -1, np.round(np.log2(1.0 + np.maximum(scores, 0)))).astype(np.int64)
+
+    def allows(self, replies: Replies, chosen: Ints, rejected: Ints) -> Bools:
+        """All: the grades differ."""
+        return np.ones(len(chosen), bool)
+
+    def clarity(self, replies: Replies, chosen: Ints, rejected: Ints) -> Clarity:
+        """Difference of the grades, then of the scores."""
+        high, low = replies.scores[chosen], replies.scores[rejected]
+        return (self.grades(high) - self.grades(low)).astype(float), (high - low).astype(float)
 
 
-def pair_ids(threads: pa.Table, settings: PairSettings, rule: str | None = None) -> pa.Table:
-    """The pairs of a table of THREAD as post_id, split, chosen_id, rejected_id."""
-    rows: list[dict[str, str]] = []
-    for thread in threads.select(["post_id", "score", "split", "comments"]).to_pylist():
-        if not post_allowed(thread["score"], settings):
-            continue
-        replies = Replies.of(thread["comments"])
-        for chosen, rejected in select(replies, settings, rule).pairs:
-            ids = {"chosen_id": replies.ids[chosen], "rejected_id": replies.ids[rejected]}
-            rows.append({"post_id": thread["post_id"], "split": thread["split"], **ids})
-    names = ("post_id", "split", "chosen_id", "rejected_id")
-    return pa.Table.from_pylist(rows, schema=pa.schema([(name, pa.string()) for name in names]))
+@dataclass(frozen=True)
+class Margin(_ByGap):
+    """A gap of ``min_gap`` votes at least, whoever came first: ``paper`` without its quantiles."""
+
+    name: ClassVar[RuleName] = "margin"
+    min_gap: int
+
+    def allows(self, replies: Replies, chosen: Ints, rejected: Ints) -> Bools:
+        """The gap."""
+        return replies.scores[chosen] - replies.scores[rejected] >= self.min_gap
+
+
+@dataclass(frozen=True)
+class Naive(ByScore):
+    """The higher score wins, whoever came first: the rule to compare against."""
+
+    name: ClassVar[RuleName] = "naive"
+
+    def allows(self, replies: Replies, chosen: Ints, rejected: Ints) -> Bools:
+        """All: the scores differ."""
+        return np.ones(len(chosen), bool)
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Replies that had the same chance to be seen, one of which did far better: our default.
+
+    Both stand under one post, at most ``window_hours`` and ``max_rank_distance`` arrivals
+    apart (matching on the confounder, Rosenbaum and Rubin 1983); what the remaining
+    difference of arrival explains is taken off the log-scores by the exposure model. Then
+    adjusted(chosen) - adjusted(rejected) >= ``min_margin``, score(chosen) > score(rejected)
+    and score(chosen) >= ``min_chosen_score``.
+
+    Pairs with a downvoted rejected reply (score <= 0) come first, then the widest adjusted
+    margin. Of the kinds of pairs (chosen earlier or later, longer or shorter) the commoner is
+    thinned by a hash of the two ids to the share that the exposure stage found to balance
+    each kind with its mirror image, within strata of the margin (``exposure_balance``).
+    """
+
+    name: ClassVar[RuleName] = "matched"
+    settings: MatchedSettings
+    exposure: Exposure
+
+    @property
+    def most_apart(self) -> int | None:
+        """The rank distance."""
+        return self.settings.max_rank_distance
+
+    def value(self, replies: Replies) -> Ints | Floats:
+        """The exposure-adjusted log-score."""
+        return replies.adjusted
+
+    def allows(self, replies: Replies, chosen: Ints, rejected: Ints) -> Bools:
+        """Window, rank distance, margin and scores."""
+        high = replies.scores[chosen]
+        fine = replies.adjusted[chosen] - replies.adjusted[rejected] >= self.settings.min_margin
+        fine &= (high > replies.scores[rejected]) & (high >= self.settings.min_chosen_score)
+        fine &= np.abs(replies.times[chosen] - replies.times[rejected]) <= 3600 * self.settings.window_hours
+        return fine & (np.abs(replies.ranks[chosen] - replies.ranks[rejected]) <= self.settings.max_rank_distance)
+
+    def clarity(self, replies: Replies, chosen: Ints, rejected: Ints) -> Clarity:
+        """Downvoted first, then the adjusted margin (rounded, so that ties fall by id on any machine)."""
+        margin = np.round(replies.adjusted[chosen] - replies.adjusted[rejected], 9)
+        return (replies.scores[rejected] <= 0).astype(float), margin
+
+    def keeps(self, replies: Replies, chosen: Ints, rejected: Ints) -> Bools:
+        """Whether the pair's draw lies below the share kept of its kind."""
+        if not self.settings.balanced:
+            return np.ones(len(chosen), bool)
+        shares = self.exposure.shares()[kinds(replies, chosen, rejected)]
+        return drawn(replies.keys[chosen], replies.keys[rejected]) < shares
+
+
+def kinds(replies: Replies, chosen: Ints, rejected: Ints) -> tuple[Ints, Ints, Ints]:
+    """Stratum, earlier + 1 and longer + 1 of each pair: indices into ``Exposure.shares``."""
+    margin = replies.adjusted[chosen] - replies.adjusted[rejected]
+    stratum = np.where(replies.scores[rejected] <= 0, 0, 1 + np.searchsorted(STRATA, margin, side="right"))
+    earlier = np.sign(replies.times[rejected] - replies.times[chosen])
+    longer = np.sign(replies.lengths[chosen] - replies.lengths[rejected])
+    return stratum, earlier + 1, longer + 1
+
+
+ALL: tuple[type[Rule], ...] = (Matched, Shp, Paper, Askell, Margin, Naive)
+"""Every rule, the default first."""
+
+
+def rules(settings: PairSettings, exposure: Exposure | None) -> dict[RuleName, Rule]:
+    """Every rule that can be applied, by name; without an exposure model those that need none.
+
+    ``matched`` needs the order of arrival as well, which some dumps do not tell.
+    """
+    found: list[Rule] = [
+        Shp(settings.min_score, settings.min_ratio, settings.timing),
+        Askell(),
+        Margin(settings.min_gap),
+        Naive(),
+    ]
+    if exposure is not None:
+        found.append(Paper(exposure.top_score, exposure.bottom_score, settings.min_gap))
+        if exposure.usable_timestamps:
+            found.append(Matched(settings.matched, exposure))
+    by_name = {rule.name: rule for rule in found}
+    return {rule.name: by_name[rule.name] for rule in ALL if rule.name in by_name}
+
+
+def rule_of(settings: PairSettings, exposure: Exposure | None) -> Rule:
+    """The rule that ``pairs.rule`` names; raises DataError where these threads cannot bear it."""
+    found = rules(settings, exposure).get(settings.rule)
+    if found is None:
+        raise DataError(
+            f"pairs.rule={settings.rule} needs the order of arrival, and these threads' comments share their"
+            " timestamps; set pairs.rule=shp and pairs.timing=false (configs/tiny_untimed.yaml does)"
+        )
+    return found

@@ -12,7 +12,7 @@ from configs.errors import StageOrderError
 from pipelines.corpus.build import build as build_threads
 from pipelines.pairs import build as pairs
 from pipelines.pairs import sft
-from pipelines.pairs.rules import pair_ids
+from pipelines.pairs.old_rules import pair_ids
 from pipelines.pairs.schema import PAIR, SFT, SPLITS
 from tests.pipelines.corpus.dumps import APRIL_2021, comment, post, zst
 

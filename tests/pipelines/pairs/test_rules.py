@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from configs.pairs import PairSettings
 from pipelines.corpus.schema import THREAD
-from pipelines.pairs.rules import RULES, Replies, naive, pair_ids, post_allowed, select, shp
+from pipelines.pairs.old_rules import RULES, Replies, naive, pair_ids, post_allowed, select, shp
 
 SCORES = st.integers(-20, 300)
 TIMES = st.integers(0, 40)
