@@ -31,7 +31,7 @@ class TeacherSettings(Section):
     """Share of the probability that is sampled from (0-1)."""
     max_tokens: int = Field(512, ge=1)
     """Most tokens of a revision; one that reaches it is cut off and dropped."""
-    extra_body: dict[str, Any] = {}
+    extra_body: dict[str, Any] = Field(default_factory=dict)
     """Further fields of each request, for example {chat_template_kwargs: {enable_thinking: false}}."""
     max_per_post: int = Field(2, ge=1)
     """Most drafts of one post that are revised."""

@@ -8,7 +8,7 @@ change content; a corpus of true revisions would be better and needs no change h
 
 from configs.prompts import messages, whole_post
 from pipelines.pairs.gm import Row, Thread, pair_row, sft_row
-from pipelines.pairs.rules import RULES, Pair, PairSettings, Replies
+from pipelines.pairs.old_rules import RULES, Pair, PairSettings, Replies
 
 
 def prompt(thread: Thread, original: int, template: str) -> list[dict[str, str]]:
