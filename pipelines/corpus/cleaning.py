@@ -6,12 +6,10 @@ last. Rules that need the post a comment answers are in ``threads``; duplicates 
 in ``duplicates``, since equal texts lie in different files.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
-from hashlib import blake2b
 from typing import TypeAlias
 
 import numpy as np
@@ -175,7 +173,7 @@ def clean(table: pa.Table, settings: CleaningSettings) -> pa.Table:
         if gone.num_rows:
             parts.append(discard(gone.select(ROW.names), rule.reason))
             live = live.filter(pc.invert(drop))
-    parts.append(with_column(live.select(ROW.names), "text_key", text_keys(live)))
+    parts.append(live.select(ROW.names))
     return pa.concat_tables(parts).cast(ROW)
 
 
@@ -187,7 +185,6 @@ def discard(rows: pa.Table, reason: str) -> pa.Table:
     empty = {name: pa.nulls(posts.num_rows, ROW.field(name).type) for name in ROW.names if name not in kept}
     columns = {name: empty[name] if name in empty else posts[name] for name in ROW.names}
     columns["dropped"] = pa.array([reason] * posts.num_rows, pa.string())
-    columns["text_key"] = posts["post_id"]
     tally = tally_row(COMMENT, reason, pc.sum(comments["count"]).as_py() or 0)
     return pa.concat_tables([pa.table(columns, schema=ROW), tally])
 
@@ -234,18 +231,6 @@ def spread(where: Mask, values: pa.Array) -> Mask:
 def none(table: pa.Table) -> pa.BooleanArray:
     """False for each row."""
     return pa.repeat(pa.scalar(False), table.num_rows)
-
-
-def text_keys(table: pa.Table) -> pa.Array:
-    """Keys that are equal for rows of one kind with equal words, whatever the case, spacing and punctuation."""
-    pairs = zip(table["kind"].to_pylist(), whole_text(table).to_pylist(), strict=True)
-    return pa.array([text_key(kind, text) for kind, text in pairs], pa.string())
-
-
-def text_key(kind: str, text: str) -> str:
-    """BLAKE2b (hex) of the text's words in lower case."""
-    words = re.sub(r"[\W_]+", " ", text.lower()).strip() or text
-    return blake2b(f"{kind}\n{words}".encode(), digest_size=12).hexdigest()
 
 
 def with_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:

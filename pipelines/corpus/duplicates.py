@@ -150,7 +150,7 @@ def band_keys(slots: np.ndarray, bands: int) -> np.ndarray:
 def compact(slots: np.ndarray) -> np.ndarray:
     """SLOT_BITS bits of each slot, packed (uint8, n x SLOTS * SLOT_BITS / 8)."""
     bits = (slots * np.uint32(0x9E3779B1)) >> np.uint32(32 - SLOT_BITS)
-    quads = bits.astype(np.uint8).reshape(len(slots), -1, 4)
+    quads = bits.astype(np.uint8).reshape(len(slots), slots.shape[1] // 4, 4)
     return quads[:, :, 0] | quads[:, :, 1] << 2 | quads[:, :, 2] << 4 | quads[:, :, 3] << 6
 
 
@@ -240,22 +240,6 @@ def _mix(values: np.ndarray) -> np.ndarray:
 
 def _none(table: pa.Table) -> pa.BooleanArray:
     return pa.repeat(pa.scalar(False), table.num_rows)
-
-
-def drop_duplicates(table: pa.Table) -> pa.Table:
-    """A partition by ``text_key`` with all but the earliest living row of each key dropped.
-
-    Rows of equal key and time are told apart by id, so that the choice does not depend on
-    the order of arrival.
-    """
-    alive = pc.is_null(table["dropped"])
-    passed, live = table.filter(pc.invert(alive)), table.filter(alive)
-    keyed = live.filter(pc.is_valid(live["text_key"]))
-    others = live.filter(pc.is_null(live["text_key"]))
-    keyed = keyed.sort_by([("text_key", "ascending"), ("created_utc", "ascending"), ("id", "ascending")])
-    again = repeated(keyed["text_key"])
-    parts = [passed, others, keyed.filter(pa.array(~again)), discard(keyed.filter(pa.array(again)), "duplicate")]
-    return pa.concat_tables([part.cast(ROW) for part in parts])
 
 
 def repeated(column: pa.ChunkedArray) -> np.ndarray:

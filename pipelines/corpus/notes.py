@@ -28,6 +28,12 @@ class Notes:
         if count:
             self.entries[kind, name] += count
 
+    def add_gone(self, rows: pa.Table) -> None:
+        """Each row of a table of ROW as ended by its reason."""
+        counts = rows.select(["kind", "dropped", "count"]).group_by(["kind", "dropped"]).aggregate([("count", "sum")])
+        for row in counts.to_pylist():
+            self.add(row["kind"], row["dropped"], row["count_sum"])
+
     def table(self) -> pa.Table:
         """The notes as a table of NOTE."""
         rows = [(kind, name, count) for (kind, name), count in self.entries.items()]

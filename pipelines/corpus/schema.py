@@ -24,14 +24,13 @@ ROW = pa.schema(
         ("text", pa.string()),
         ("created_utc", pa.int64()),
         ("score", pa.int64()),
-        ("text_key", pa.string()),
         ("dropped", pa.string()),
         ("count", pa.int64()),
     ]
 )
 """A post, a comment or a tally; ids without prefix, ``parent_id`` with, times in seconds since 1970 UTC.
 
-``author`` is null where the account was deleted; ``text_key`` is equal for equal normalised texts.
+``author`` is null where the account was deleted.
 """
 
 FLAGS = pa.schema(
@@ -98,6 +97,3 @@ THREAD = pa.schema(
 
 NOTE = pa.schema([("kind", pa.string()), ("name", pa.string()), ("count", pa.int64())])
 """A line of the stage's bookkeeping: of ``kind``, so many rows ended as ``name`` (null: kept)."""
-
-THREAD_OR_NOTE = pa.schema([*THREAD, *NOTE])
-"""What leaves the threading step: threads (``kind`` null) and notes (``post_id`` null)."""

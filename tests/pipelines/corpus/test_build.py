@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs import DataError, MissingInput, Settings, UsageError
-from pipelines.corpus.build import build, partitions_for, read_memory
+from pipelines.corpus.build import build, read_memory
 from pipelines.corpus.reader import Dump
 from pipelines.corpus.schema import THREAD
 from pipelines.manifest import Manifest, fingerprints, is_current
@@ -75,12 +75,12 @@ def test_every_line_of_dirty_dumps_is_kept_or_counted_under_its_reason(
     manifest, threads = run(tmp_path, **dirty, subreddits=["r/quiet"], partitions=3)
     posts, comments = manifest.rows["posts"], manifest.rows["comments"]
     assert (posts.read, posts.kept) == (6, 2)
-    assert posts.dropped == {"over_18": 1, "deleted": 1, "other_subreddit": 1, "duplicate": 1}
+    assert posts.dropped == {"over_18": 1, "deleted": 1, "other_subreddit": 1, "same_id": 1}
     assert (comments.read, comments.kept) == (20, 3)
     assert comments.dropped == {
         "own_reply": 1, "bot": 1, "deleted": 1, "malformed": 1, "moderator": 1, "score_missing": 1,
         "not_top_level": 1, "too_short": 1, "not_english": 1, "post_dropped": 1, "post_missing": 1,
-        "duplicate": 2, "incomplete": 1, "other_subreddit": 1, "frozen_month": 1, "blank": 1,
+        "duplicate": 1, "same_id": 1, "incomplete": 1, "other_subreddit": 1, "frozen_month": 1, "blank": 1,
     }  # fmt: skip
     assert [(t["post_id"], [c["comment_id"] for c in t["comments"]]) for t in threads] == [
         ("p1", ["b", "a"]),
@@ -226,4 +226,3 @@ def test_memory_is_asked_for_long_windows_only_and_never_more_than_a_node_has(
     asked = read_memory(settings_for(tmp_path, reader_memory_gb=1e6).corpus, [long])
     assert asked is not None
     assert 0 < asked < 1e15
-    assert partitions_for([short, long]) == 2

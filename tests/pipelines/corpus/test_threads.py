@@ -4,19 +4,18 @@ from collections import Counter
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 
 from configs.corpus import CleaningSettings, CorpusSettings, SplitSettings
 from pipelines.corpus import fields
 from pipelines.corpus.cleaning import clean
-from pipelines.corpus.duplicates import drop_duplicates
+from pipelines.corpus.duplicates import keys, verdicts
 from pipelines.corpus.reader import table_of
-from pipelines.corpus.schema import ROW, THREAD_OR_NOTE
+from pipelines.corpus.schema import NOTE, ROW, THREAD
 from pipelines.corpus.threads import split_of, thread
 from tests.pipelines.corpus.dumps import APRIL_2021, comment, post
 
-KEY = b"k" * 32
+SECRET = b"k" * 32
 
 
 def rows(*records: dict[str, Any]) -> pa.Table:
@@ -25,14 +24,21 @@ def rows(*records: dict[str, Any]) -> pa.Table:
     return clean(table_of(convert), CleaningSettings())
 
 
+def judged(table: pa.Table) -> pa.Table:
+    """Rows and the verdicts on them, as a partition by post holds them."""
+    cleaning = CleaningSettings()
+    return pa.concat_tables([table, verdicts(keys(table, cleaning), cleaning)])
+
+
 def threads(table: pa.Table, **settings: Any) -> tuple[list[dict[str, Any]], dict[str, Counter[str | None]]]:
     """The threads and the notes."""
-    out = thread(table, CorpusSettings(**settings), KEY)
-    assert out.schema.names == THREAD_OR_NOTE.names
+    out, noted = thread(judged(table), CorpusSettings(**settings), SECRET)
+    assert out.schema.equals(THREAD)
+    assert noted.table().schema.equals(NOTE)
     notes: dict[str, Counter[str | None]] = {}
-    for row in out.filter(pc.is_valid(out["kind"])).to_pylist():
-        notes.setdefault(row["kind"], Counter())[row["name"]] += row["count"]
-    return out.filter(pc.is_valid(out["post_id"])).to_pylist(), notes
+    for (kind, name), count in noted.entries.items():
+        notes.setdefault(kind, Counter())[name] += count
+    return out.to_pylist(), notes
 
 
 def test_comments_stand_under_their_post_in_order_of_arrival() -> None:
@@ -93,21 +99,19 @@ def test_the_earliest_of_equal_texts_stays_whatever_the_order() -> None:
     first = comment("z", "p1", body="You are not alone in this.", created_utc=APRIL_2021 + 1)
     second = comment("a", "p2", body="you are NOT alone in this", created_utc=APRIL_2021 + 2)
     for order in ((first, second), (second, first)):
-        table = drop_duplicates(rows(post("p1"), post("p2"), *order))
-        assert pc.sum(table["count"]).as_py() == 4
-        live = table.filter(pc.is_null(table["dropped"])).to_pylist()
-        assert sorted(row["id"] for row in live) == ["p1", "p2", "z"]
-        assert Counter(table["dropped"].to_pylist())["duplicate"] == 1
+        got, notes = threads(rows(post("p1"), post("p2"), *order))
+        assert [[c["comment_id"] for c in t["comments"]] for t in got] == [["z"], []]
+        assert notes["comment"] == {None: 1, "duplicate": 1}
 
 
 def test_a_post_with_the_title_and_text_of_another_is_a_duplicate_and_known_as_dropped() -> None:
     copy = post("p2", title=post("p1")["title"], selftext=post("p1")["selftext"], created_utc=APRIL_2021 + 5)
-    table = drop_duplicates(rows(post("p1"), copy, comment("a", "p2"), comment("b", "p1")))
+    table = rows(post("p1"), copy, comment("a", "p2"), comment("b", "p1"))
     assert threads(table)[1]["comment"] == {None: 1, "post_dropped": 1}
 
 
 def test_an_empty_partition_gives_nothing() -> None:
-    assert thread(drop_duplicates(ROW.empty_table()), CorpusSettings(), KEY).num_rows == 0
+    assert threads(ROW.empty_table()) == ([], {})
 
 
 def test_texts_are_scrubbed_and_authors_hashed() -> None:
