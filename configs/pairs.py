@@ -21,14 +21,16 @@ class SftRowSettings(Section):
 class MatchedSettings(Section):
     """The rule ``matched``: two replies that came about as early, one of which did far better than that explains."""
 
-    window_hours: float = Field(8.0, gt=0)
+    window_hours: float = Field(12.0, gt=0)
     """Most hours between the two replies."""
-    max_rank_distance: int = Field(5, ge=1)
+    max_rank_distance: int = Field(8, ge=1)
     """Most places between the two replies in the order of arrival."""
     min_margin: float = Field(1.75, ge=0)
     """Least difference of the exposure-adjusted log-scores, in doublings (1 = twice the score)."""
     min_chosen_score: int = 3
     """Lowest score of the chosen reply."""
+    min_lift: float = 0.5
+    """Least doublings of the chosen reply above its thread's median where the rejected one is downvoted."""
     balanced: bool = True
     """Keep as many pairs whose chosen reply is the longer (the earlier) one as pairs of the other kind."""
 

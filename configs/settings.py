@@ -7,7 +7,7 @@ from configs.card import CardSettings
 from configs.cluster import ClusterSettings, EvaluationSettings
 from configs.corpus import CorpusSettings, SampleSettings
 from configs.improvement import ImprovementSettings
-from configs.pairs import FeedbackSettings, PairSettings, SftRowSettings
+from configs.pairs import ExposureSettings, FeedbackSettings, PairSettings, SftRowSettings
 from configs.retrieval import RetrievalSettings
 from configs.serving import GenerationSettings, ServingSettings
 from configs.training import ModelSettings, TrainingSettings
@@ -35,6 +35,8 @@ class Settings(Section):
     """Dumps and which rows are kept."""
     sft: SftRowSettings = SftRowSettings()
     """Which replies become SFT rows."""
+    exposure: ExposureSettings = ExposureSettings()
+    """What the order of arrival does to votes, for the pair rules."""
     pairs: PairSettings = PairSettings()
     """Which replies become preference pairs."""
     improvement: ImprovementSettings = ImprovementSettings()

@@ -14,8 +14,8 @@ from pipelines.corpus.notes import Account, Notes, record_rows
 from pipelines.manifest import Draft, Input, Manifest, fingerprints, writing
 from pipelines.pairs import gm, im
 from pipelines.pairs.gm import Thread
+from pipelines.pairs.old_rows import Rows, note_pair, shares, timing_notes, write_rows
 from pipelines.pairs.old_rules import RULES, Replies, post_allowed, select
-from pipelines.pairs.rows import Rows, note_pair, shares, timing_notes, write_rows
 from pipelines.pairs.schema import PAIR, SPLITS
 
 STAGE = "pairs"

@@ -6,7 +6,7 @@ the self-join is arithmetic on offsets, in blocks of bounded size.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -47,6 +47,8 @@ class Replies:
     """Net votes of the post; no score counts as 0."""
     adjusted: Floats
     """Log-score less what arrival explains (``Exposure``), in doublings; the log-score itself without a model."""
+    lifts: Floats
+    """``adjusted`` less its median in the thread (the mean of the two middle ones where they are even)."""
     order: Ints
     """Positions sorted by thread, then arrival."""
     rows: int
@@ -54,22 +56,34 @@ class Replies:
 
     @classmethod
     def of(cls, threads: pa.Table, exposure: Exposure | None = None) -> Self:
-        """From a table with the columns of THREAD that are named here; the posts' words are not read."""
+        """From a table with the columns of THREAD ``score`` and ``comments``; the posts' words are not read."""
         comments = threads["comments"].combine_chunks()
         flat = pc.list_flatten(comments)
         posts = pc.list_parent_indices(comments).to_numpy().astype(np.int64)
-        ids = pc.struct_field(flat, "comment_id")
-        scores, times = (pc.struct_field(flat, name).to_numpy().astype(np.int64) for name in ("score", "created_utc"))
-        names = np.empty(len(flat), np.int64)
-        names[pc.array_sort_indices(ids).to_numpy()] = np.arange(len(flat))
-        order = np.lexsort((names, times, posts))
-        counts = np.bincount(posts, minlength=threads.num_rows)
-        ranks = np.empty(len(flat), np.int64)
-        ranks[order] = np.arange(len(flat)) - np.repeat(np.cumsum(counts) - counts, counts) + 1
-        sizes = counts[posts]
         post_scores = pc.fill_null(threads["score"], 0).to_numpy().astype(np.int64)
+        rows = pa.table(
+            {
+                "comment_id": pc.struct_field(flat, "comment_id"),
+                "score": pc.struct_field(flat, "score"),
+                "created_utc": pc.struct_field(flat, "created_utc"),
+                "length": pc.utf8_length(pc.struct_field(flat, "text")),
+            }
+        )
+        return cls.made(rows, posts, post_scores, exposure)
+
+    @classmethod
+    def made(cls, rows: pa.Table, posts: Ints, post_scores: Ints, exposure: Exposure | None) -> Self:
+        """From a row a reply (comment_id, score, created_utc, length), its post's row and the posts' scores."""
+        ids = rows["comment_id"]
+        scores, times, lengths = (rows[name].to_numpy().astype(np.int64) for name in ("score", "created_utc", "length"))
+        names = np.empty(len(rows), np.int64)
+        names[pc.sort_indices(ids).to_numpy()] = np.arange(len(rows))
+        order = np.lexsort((names, times, posts))
+        counts = np.bincount(posts, minlength=len(post_scores))
+        ranks = np.empty(len(rows), np.int64)
+        ranks[order] = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts) + 1
+        sizes = counts[posts]
         adjusted = logged(scores) - (exposure.expected(ranks, sizes) if exposure else 0.0)
-        lengths = pc.utf8_length(pc.struct_field(flat, "text")).to_numpy().astype(np.int64)
         return cls(
             posts=posts,
             names=names,
@@ -81,9 +95,15 @@ class Replies:
             sizes=sizes,
             post_scores=post_scores[posts],
             adjusted=adjusted,
+            lifts=adjusted - medians(adjusted, posts),
             order=order,
-            rows=threads.num_rows,
+            rows=len(post_scores),
         )
+
+    def under(self, exposure: Exposure) -> Self:
+        """The same replies adjusted by another model."""
+        adjusted = logged(self.scores) - exposure.expected(self.ranks, self.sizes)
+        return replace(self, adjusted=adjusted, lifts=adjusted - medians(adjusted, self.posts))
 
     def __len__(self) -> int:
         return len(self.posts)
@@ -132,6 +152,18 @@ class Couples:
             apart = np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts) + 1
             yield self.order[first], self.order[first + apart]
             row = stop
+
+
+def medians(values: Floats, posts: Ints) -> Floats:
+    """The median of the values of each reply's thread, reply by reply."""
+    ordered = values[np.lexsort((values, posts))]
+    counts = np.bincount(posts)
+    starts = np.cumsum(counts) - counts
+    low, high = (
+        np.minimum(starts + np.maximum(middle, 0), len(ordered) - 1) for middle in ((counts - 1) // 2, counts // 2)
+    )
+    found: Floats = ((ordered[low] + ordered[high]) / 2)[posts] if len(ordered) else values
+    return found
 
 
 def hashed(ids: pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:

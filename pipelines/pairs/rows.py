@@ -1,52 +1,58 @@
-"""Threads in, rows for GM and IM out, on Ray Data: what both row stages share.
+"""Threads in, tables of rows for GM and IM out, on Ray Data: what the row stages share.
 
-A task turns the threads of one file into rows, a slice at a time, and writes them below
-``{gm,im}/{train,validation,test}/`` itself; only its notes travel to the driver. The
+A task reads the threads of one file, a slice at a time, and writes the rows made of them
+below ``{gm,im}/{train,validation,test}/`` itself; only its notes travel to the driver. The
 files are named by the threads they come from, so that a repeated task overwrites its own.
+Rows are put together by Arrow ``take``: no text of a reply becomes a Python object.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray.data
 
-from configs.errors import DataError
-from configs.pairs import PairSettings
-from configs.settings import Settings
 from configs.training import MODELS
-from pipelines import manifest
 from pipelines.corpus.failures import plain_errors
 from pipelines.corpus.notes import Account, Notes, collect
-from pipelines.pairs.gm import Row, Thread
-from pipelines.pairs.schema import SPLITS
+from pipelines.corpus.schema import NOTE
+from pipelines.pairs.schema import MESSAGES, SPLITS
 
-Rows = Iterator[tuple[str, Row]]
-Make = Callable[[Thread, Settings, Notes], Rows]
-"""Rows of one thread, each with the model it is for."""
-SLICE = 1000
-"""Threads held as Python objects at once."""
+Made = Iterator[tuple[str, pa.Table]]
+Make = Callable[[pa.Table, Path, Notes], Made]
+"""Rows of a slice of THREAD, of the file at the path: tables with the model they are for."""
+Gather = Callable[[pa.Table, Notes], pa.Table]
+"""What a slice of THREAD has to hand to the driver."""
+SLICE = 4000
+"""Threads held at once: about 20 MB of text."""
+FOLDED = pa.schema([*((f"note_{field.name}", field.type) for field in NOTE)])
 
 
-def write_rows(threads: Path, make: Make, settings: Settings, schema: pa.Schema, folder: Path) -> Account:
-    """Write the rows of all threads below ``folder``, every split with at least an empty file."""
+def thread_files(threads: Path) -> list[Path]:
+    """The Parquet files of threads, in order of name."""
+    return sorted(threads.resolve().glob("*.parquet"))
+
+
+def slices(file: Path) -> Iterator[pa.Table]:
+    """A file of threads, slice by slice."""
+    for batch in pq.ParquetFile(file).iter_batches(batch_size=SLICE):
+        yield pa.Table.from_batches([batch])
+
+
+def write_tables(threads: Path, make: Make, schema: pa.Schema, folder: Path) -> Account:
+    """Write the rows of all threads below ``folder``, every split with at least an empty file; returns the notes."""
     for model in MODELS:
         for split in SPLITS:
             (folder / model / split).mkdir(parents=True)
-    files = sorted(str(file) for file in threads.resolve().glob("*.parquet"))
-    dataset = ray.data.read_parquet(files, override_num_blocks=len(files), partitioning=None).map_batches(
-        partial(write_batch, make=make, settings=settings, schema=schema, folder=folder.resolve()),
-        batch_format="pyarrow",
-        batch_size=None,
-    )
+    write = partial(write_file, make=make, schema=schema, folder=folder.resolve())
     with plain_errors():
-        account = collect(dataset)
+        account = collect(each(thread_files(threads), write))
     for model in MODELS:
         for split in SPLITS:
             if not any((folder / model / split).iterdir()):
@@ -54,59 +60,62 @@ def write_rows(threads: Path, make: Make, settings: Settings, schema: pa.Schema,
     return account
 
 
-def write_batch(table: pa.Table, make: Make, settings: Settings, schema: pa.Schema, folder: Path) -> pa.Table:
-    """Write the rows of a table of THREAD; returns the notes."""
+def each(files: Sequence[Path], work: Callable[[Path], pa.Table]) -> "ray.data.Dataset":
+    """What ``work`` returns for each file, one task a file."""
+    dataset = ray.data.from_items([{"file": str(file)} for file in files], override_num_blocks=max(1, len(files)))
+    return dataset.map_batches(partial(_worked, work=work), batch_format="pyarrow", batch_size=1)
+
+
+def _worked(batch: pa.Table, work: Callable[[Path], pa.Table]) -> pa.Table:
+    return work(Path(batch["file"][0].as_py()))
+
+
+def write_file(file: Path, make: Make, schema: pa.Schema, folder: Path) -> pa.Table:
+    """Write the rows of one file of threads, under its name; returns the notes."""
     notes = Notes()
-    ids = "\n".join(table["post_id"].to_pylist())
-    name = f"part-{blake2b(ids.encode(), digest_size=6).hexdigest()}.parquet"
     writers: dict[tuple[str, str], pq.ParquetWriter] = {}
     with ExitStack() as stack:
-        for start in range(0, table.num_rows, SLICE):
-            rows: dict[tuple[str, str], list[Row]] = {}
-            for thread in table.slice(start, SLICE).to_pylist():
-                for model, row in make(thread, settings, notes):
-                    rows.setdefault((model, row["split"]), []).append(row)
-            for (model, split), made in rows.items():
-                if (model, split) not in writers:
-                    path = folder / model / split / name
-                    writers[model, split] = stack.enter_context(pq.ParquetWriter(path, schema, compression="zstd"))
-                writers[model, split].write_table(pa.Table.from_pylist(made, schema=schema))
+        for threads in slices(file):
+            for model, rows in make(threads, file, notes):
+                for split in SPLITS:
+                    part = rows.filter(pc.equal(rows["split"], split))
+                    if not part.num_rows:
+                        continue
+                    if (model, split) not in writers:
+                        path = folder / model / split / file.name
+                        writers[model, split] = stack.enter_context(pq.ParquetWriter(path, schema, compression="zstd"))
+                    writers[model, split].write_table(part.select(schema.names).cast(schema))
     return notes.table()
 
 
-def timing_notes(threads: Path, settings: PairSettings) -> list[str]:
-    """What the manifest must say about the timing rule.
-
-    Raises DataError where the rule is asked for and the threads' timestamps cannot bear it.
-    """
-    corpus = manifest.read(threads)
-    usable = corpus is None or corpus.figures.get("usable_timestamps", True)
-    if settings.rule != "shp":
-        return [f"Rule {settings.rule}: whoever replied first has the advantage; use it only to compare."]
-    if settings.timing and not usable:
-        raise DataError(
-            f"{threads}: its comments share their timestamps, so pairs.timing cannot be applied;"
-            " set pairs.timing=false (configs/tiny_untimed.yaml does)"
-        )
-    if settings.timing:
-        return []
-    reason = "the order of the replies can be seen but was not asked for" if usable else "the dumps do not tell it"
-    return [
-        "The timing rule is off (pairs.timing=false): replies that came first collect more votes, and these pairs"
-        f" are not freed of that; {reason}."
-    ]
+def tables_of(files: Sequence[Path], gather: Gather, schema: pa.Schema) -> tuple[list[pa.Table], Account]:
+    """What ``gather`` hands to the driver of every file, as tables of ``schema``, and the notes."""
+    found: list[pa.Table] = []
+    account: Account = defaultdict(Counter)
+    with plain_errors():
+        for batch in each(files, partial(gather_file, gather=gather)).iter_batches(
+            batch_size=None, batch_format="pyarrow"
+        ):
+            is_note = pc.is_valid(batch["note_kind"])
+            for kind, name, count in zip(
+                *(batch.filter(is_note)[column].to_pylist() for column in FOLDED.names), strict=True
+            ):
+                account[kind][name] += count
+            found.append(batch.filter(pc.invert(is_note)).select(schema.names).cast(schema))
+    return found, account
 
 
-def shares(counts: Counter[str | None]) -> dict[str, Any]:
-    """Pairs with the shares of those whose chosen reply came earlier and was longer."""
-    pairs = counts["pairs"]
-    share = {name: round(counts[name] / pairs, 4) if pairs else None for name in ("earlier", "longer")}
-    return {"pairs": pairs, "chosen_earlier": share["earlier"], "chosen_longer": share["longer"]}
+def gather_file(file: Path, gather: Gather) -> pa.Table:
+    """Rows of one file, and the notes in columns of their own."""
+    notes = Notes()
+    rows = [gather(threads, notes) for threads in slices(file)]
+    return pa.concat_tables([*rows, notes.table().rename_columns(FOLDED.names)], promote_options="default")
 
 
-def note_pair(notes: Notes, kind: str, thread: Thread, pair: tuple[int, int]) -> None:
-    """Count a pair for ``shares``."""
-    chosen, rejected = (thread["comments"][i] for i in pair)
-    notes.add(kind, "pairs")
-    notes.add(kind, "earlier", int(chosen["created_utc"] < rejected["created_utc"]))
-    notes.add(kind, "longer", int(len(chosen["text"]) > len(rejected["text"])))
+def turns(texts: pa.Array | pa.ChunkedArray, role: str = "assistant") -> pa.Array:
+    """Each text as a conversation of one turn (MESSAGES)."""
+    if isinstance(texts, pa.ChunkedArray):
+        texts = texts.combine_chunks()
+    roles = pa.DictionaryArray.from_arrays(np.zeros(len(texts), np.int32), pa.array([role])).dictionary_decode()
+    messages = pa.StructArray.from_arrays([roles, texts], fields=list(MESSAGES.value_type))
+    return pa.ListArray.from_arrays(pa.array(np.arange(len(texts) + 1), pa.int32()), messages).cast(MESSAGES)

@@ -17,6 +17,8 @@ from pipelines.pairs.replies import Bools, Floats, Ints, Replies, drawn
 
 Clarity = tuple[Floats, Floats]
 """Two values a pair, the second for ties of the first: the higher, the clearer."""
+FULL_DROP = 2.0
+"""Doublings below its thread's median at which a rejected reply is as bad as can be told."""
 
 
 class Rule(Protocol):
@@ -170,13 +172,18 @@ class Matched:
     Both stand under one post, at most ``window_hours`` and ``max_rank_distance`` arrivals
     apart (matching on the confounder, Rosenbaum and Rubin 1983); what the remaining
     difference of arrival explains is taken off the log-scores by the exposure model. Then
-    adjusted(chosen) - adjusted(rejected) >= ``min_margin``, score(chosen) > score(rejected)
-    and score(chosen) >= ``min_chosen_score``.
 
-    Pairs with a downvoted rejected reply (score <= 0) come first, then the widest adjusted
-    margin. Of the kinds of pairs (chosen earlier or later, longer or shorter) the commoner is
-    thinned by a hash of the two ids to the share that the exposure stage found to balance
-    each kind with its mirror image, within strata of the margin (``exposure_balance``).
+    - adjusted(chosen) - adjusted(rejected) >= ``min_margin``,
+    - score(chosen) > score(rejected) and score(chosen) >= ``min_chosen_score``,
+    - where the rejected reply is downvoted (score <= 0), lift(chosen) >= ``min_lift``: how far
+      a reply was voted down says nothing of the other one, which has to be good by itself.
+      lift is adjusted less its median in the thread.
+
+    Pairs with a downvoted rejected reply come first, then the highest
+    lift(chosen) + min(-lift(rejected), ``FULL_DROP``), so that one reply's disaster does not
+    make a pair clear. Of the kinds of pairs (chosen earlier or later, longer or shorter) the
+    commoner is thinned by a hash of the two ids to the share that the exposure stage found to
+    balance each kind with its mirror image, within strata of the margin (``exposure_balance``).
     """
 
     name: ClassVar[RuleName] = "matched"
@@ -198,12 +205,13 @@ class Matched:
         fine = replies.adjusted[chosen] - replies.adjusted[rejected] >= self.settings.min_margin
         fine &= (high > replies.scores[rejected]) & (high >= self.settings.min_chosen_score)
         fine &= np.abs(replies.times[chosen] - replies.times[rejected]) <= 3600 * self.settings.window_hours
+        fine &= (replies.scores[rejected] > 0) | (replies.lifts[chosen] >= self.settings.min_lift)
         return fine & (np.abs(replies.ranks[chosen] - replies.ranks[rejected]) <= self.settings.max_rank_distance)
 
     def clarity(self, replies: Replies, chosen: Ints, rejected: Ints) -> Clarity:
-        """Downvoted first, then the adjusted margin (rounded, so that ties fall by id on any machine)."""
-        margin = np.round(replies.adjusted[chosen] - replies.adjusted[rejected], 9)
-        return (replies.scores[rejected] <= 0).astype(float), margin
+        """Downvoted first, then lift and bounded drop (rounded, so that ties fall by id on any machine)."""
+        clear = replies.lifts[chosen] + np.minimum(-replies.lifts[rejected], FULL_DROP)
+        return (replies.scores[rejected] <= 0).astype(float), np.round(clear, 9)
 
     def keeps(self, replies: Replies, chosen: Ints, rejected: Ints) -> Bools:
         """Whether the pair's draw lies below the share kept of its kind."""
@@ -245,12 +253,31 @@ def rules(settings: PairSettings, exposure: Exposure | None) -> dict[RuleName, R
     return {rule.name: by_name[rule.name] for rule in ALL if rule.name in by_name}
 
 
-def rule_of(settings: PairSettings, exposure: Exposure | None) -> Rule:
-    """The rule that ``pairs.rule`` names; raises DataError where these threads cannot bear it."""
+def rule_of(settings: PairSettings, exposure: Exposure) -> Rule:
+    """The rule that ``pairs.rule`` names; raises DataError where it asks for an order that the threads do not tell."""
     found = rules(settings, exposure).get(settings.rule)
-    if found is None:
-        raise DataError(
-            f"pairs.rule={settings.rule} needs the order of arrival, and these threads' comments share their"
-            " timestamps; set pairs.rule=shp and pairs.timing=false (configs/tiny_untimed.yaml does)"
-        )
-    return found
+    if found is not None and (exposure.usable_timestamps or not (settings.rule == "shp" and settings.timing)):
+        return found
+    raise DataError(
+        f"pairs.rule={settings.rule} asks who replied first, and these threads' comments share their timestamps;"
+        " set pairs.rule=shp and pairs.timing=false (configs/tiny_untimed.yaml does)"
+    )
+
+
+def cautions(settings: PairSettings, exposure: Exposure) -> list[str]:
+    """What whoever uses the rule's pairs must know."""
+    if settings.rule == "matched":
+        return []
+    if settings.rule != "shp":
+        return [f"Rule {settings.rule}: whoever replied first has the advantage; use it only to compare."]
+    if settings.timing:
+        return []
+    reason = (
+        "the order of the replies can be seen but was not asked for"
+        if exposure.usable_timestamps
+        else "the dumps do not tell it"
+    )
+    return [
+        "The timing rule is off (pairs.timing=false): replies that came first collect more votes, and these pairs"
+        f" are not freed of that; {reason}."
+    ]

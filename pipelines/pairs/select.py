@@ -128,13 +128,13 @@ def capped(found: Candidates, max_per_post: int, max_per_reply: int) -> Bools:
     opened = np.arange(len(found))
     while len(opened):
         ends = np.stack([chosen[opened], rejected[opened]], axis=1)
-        ahead = _place(ends.ravel()).reshape(ends.shape)
+        ahead = place(ends.ravel()).reshape(ends.shape)
         sure = (ahead < left[ends]).all(axis=1)
         taken[opened[sure]] = True
         np.subtract.at(left, ends[sure].ravel(), 1)
         opened = opened[~sure & (left[ends] > 0).all(axis=1)]
     at = np.flatnonzero(taken)
-    taken[at[_place(found.posts[at]) >= max_per_post]] = False
+    taken[at[place(found.posts[at]) >= max_per_post]] = False
     return taken
 
 
@@ -190,10 +190,13 @@ class _Gathering:
         """In order, without those that have ``most`` clearer ones at a reply."""
         found, replies = _joined(self.blocks), self.replies
         first, second = self.rule.clarity(replies, found.chosen, found.rejected)
-        order = np.lexsort((replies.names[found.rejected], replies.names[found.chosen], -second, -first, found.posts))
+        order: Ints = np.lexsort(
+            (replies.names[found.rejected], replies.names[found.chosen], -second, -first, found.posts)
+        )
         found = found.take(order)
         ends = np.stack([found.chosen, found.rejected], axis=1)
-        return found.take((_place(ends.ravel()).reshape(ends.shape) < self.most).all(axis=1))
+        near = np.asarray((place(ends.ravel()).reshape(ends.shape) < self.most).all(axis=1))
+        return found.take(near)
 
 
 def _joined(parts: list[Candidates]) -> Candidates:
@@ -212,7 +215,7 @@ def _dense(chosen: Ints, rejected: Ints) -> tuple[Ints, Ints]:
     return numbers[: len(chosen)], numbers[len(chosen) :]
 
 
-def _place(labels: Ints) -> Ints:
+def place(labels: Ints) -> Ints:
     """How many earlier entries have the same label, entry by entry."""
     order = np.argsort(labels, kind="stable")
     ordered = labels[order]

@@ -14,8 +14,8 @@ from pipelines.corpus.notes import Notes, record_rows
 from pipelines.manifest import Input, Manifest, fingerprints, writing
 from pipelines.pairs import gm, im
 from pipelines.pairs.gm import Thread
+from pipelines.pairs.old_rows import Rows, timing_notes, write_rows
 from pipelines.pairs.old_rules import Replies, post_allowed, select
-from pipelines.pairs.rows import Rows, timing_notes, write_rows
 from pipelines.pairs.schema import SFT, SPLITS
 
 STAGE = "sft_rows"

@@ -10,7 +10,7 @@ from pipelines.corpus.notes import Notes
 from pipelines.manifest import writing
 from pipelines.pairs import build as pairs
 from pipelines.pairs import sft
-from pipelines.pairs.rows import timing_notes
+from pipelines.pairs.old_rows import timing_notes
 from pipelines.pairs.schema import PAIR, SFT
 
 
