@@ -46,7 +46,7 @@ class Budget:
         return asdict(self)
 
 
-def budget(requests: Iterable[pa.Table], answered: set[str], settings: TeacherSettings) -> Budget:
+def budget_of(requests: Iterable[pa.Table], answered: set[str], settings: TeacherSettings) -> Budget:
     """The budget of ``requests`` (tables with ``key`` and ``prompt``) where ``answered`` keys are in the store."""
     drafts = known = characters = 0
     missing: set[str] = set()

@@ -106,7 +106,7 @@ def handler(school: School) -> type[BaseHTTPRequestHandler]:
             if failure and failure[0] == HANG:
                 time.sleep(school.hang_s)
                 self.close_connection = True
-                return
+                return None
             if failure:
                 return self.send(failure[0], b'{"error": {"message": "no"}}', failure[1])
             text, reason = school.answer(draft)
