@@ -13,7 +13,7 @@ LEXICAL = "lexical"
 class EmbedderSettings(Section):
     """What turns a post into a vector; posts with close vectors are similar.
 
-    ``lexical`` hashes the post's words and word pairs: it needs no model and finds posts
+    ``lexical`` hashes the post's words: it needs no model and finds posts
     that say the same thing in the same words, and no others. A sentence-transformers model
     also finds posts that say it in other words.
     """
@@ -39,22 +39,22 @@ class RetrievalSettings(Section):
     """What posts are compared by."""
     min_score: int = 3
     """Lowest score (net votes) of a reply that is shown as an example."""
-    replies_per_post: int = Field(1, ge=1)
-    """Most replies kept of one post, highest score first."""
+    replies_per_post: int = Field(3, ge=1)
+    """Most replies kept of one post, highest score first; an example shows the first that may be shown there."""
     max_reply_words: int = Field(150, ge=1)
     """Longest reply that is kept, in words."""
     max_words: int = Field(400, ge=1)
     """Most words of all examples of one prompt together, posts and replies."""
     max_post_words: int = Field(120, ge=1)
     """Words after which an example's post is cut off; its reply never is."""
-    min_similarity: float = Field(0.0, ge=-1, le=1)
+    min_similarity: float = Field(0.1, ge=-1, le=1)
     """Lowest cosine similarity of an example's post to the post (-1 to 1)."""
     max_similarity: float = Field(0.95, gt=0, le=1)
     """Posts more similar than this (cosine) count as the same text and are no example."""
-    exact_up_to: int = Field(200_000, ge=0)
-    """Posts up to which the search compares all of them; above, an approximate index is built and used."""
-    min_recall: float = Field(0.9, ge=0, le=1)
-    """Least share of the true nearest posts that the approximate index has to find, measured when it is built (0-1)."""
+    exact_up_to: int = Field(100_000, ge=0)
+    """Posts up to which the search compares all of them, their vectors in memory; above, an approximate index."""
+    min_recall: float = Field(0.95, ge=0, le=1)
+    """Least share of the true nearest posts that the approximate index finds; it searches as much as that takes."""
     actors: int = Field(1, ge=1)
     """Actors that embed posts."""
     gpus_per_actor: float | None = Field(None, ge=0)
