@@ -14,6 +14,16 @@ def check_settings(settings: Settings) -> None:
             "feedback.panel simulates raters from the truth of the built-in sample: set sample, or panel to null"
         )
     check_base(settings)
+    check_embedder(settings)
+
+
+def check_embedder(settings: Settings) -> None:
+    """Raises ModelNotFound where ``retrieval.embedder.model`` names no sentence-transformers model."""
+    from configs.retrieval import LEXICAL
+    from pipelines.retrieval.embed import model_folder
+
+    if settings.retrieval.embedder.model != LEXICAL:
+        model_folder(settings.retrieval.embedder)
 
 
 def check_base(settings: Settings) -> None:

@@ -87,6 +87,12 @@ def corpus(config: Config, overrides: Set = None, debug: Debug = False) -> None:
 
 
 @app.command()
+def index(config: Config, overrides: Set = None, debug: Debug = False) -> None:
+    """Index the posts with well-received replies, and look up the examples of every prompt."""
+    alone(read(config, overrides), config, ["retrieval"])
+
+
+@app.command()
 def pairs(config: Config, overrides: Set = None, debug: Debug = False) -> None:
     """Threads to SFT rows and preference pairs, for GM and for IM."""
     alone(read(config, overrides), config, ["sft", "pairs"])

@@ -21,10 +21,12 @@ def table(settings: Settings) -> list[Stage]:
     way = Way(settings)
     at = way.at
     corpus, pairs, feedback = "llumi corpus CONFIG", "llumi pairs CONFIG", "llumi feedback CONFIG"
+    index = "llumi index CONFIG"
     base, evaluate = "llumi run CONFIG --until base", "llumi evaluate CONFIG"
     return [
         SampleStage("sample", "pipelines.sample.build", at.sample, dict, corpus, way.no_sample, needs=None),
         Stage("corpus", "pipelines.corpus.build", at.threads, way.dumps, corpus, needs="dumps"),
+        Stage("retrieval", "pipelines.retrieval.build", at.retrieval, way.threads, index, way.no_retrieval),
         Stage("sft", "pipelines.pairs.sft", at.sft, way.threads, pairs),
         Stage("pairs", "pipelines.pairs.build", at.pairs, way.threads, pairs),
         Stage("base", "pipelines.training.base", at.base, way.threads, base, way.base_given, "training"),
@@ -143,6 +145,10 @@ class Way:
     def no_sample(self) -> str | None:
         """Only where the configuration asks for the built-in sample."""
         return None if self.settings.sample else "no sample: the dumps of corpus.posts and corpus.comments are read"
+
+    def no_retrieval(self) -> str | None:
+        """Only where prompts take examples or something else looks posts up."""
+        return None if self.settings.retrieval.enabled else "retrieval is off: retrieval.examples is 0"
 
     def base_given(self) -> str | None:
         """Only where the base model is made from the corpus."""
