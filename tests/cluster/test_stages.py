@@ -18,6 +18,7 @@ from pipelines.manifest import writing
 ORDER = [
     "sample",
     "corpus",
+    "retrieval",
     "sft",
     "pairs",
     "base",
@@ -57,14 +58,20 @@ def test_the_table_is_the_drawing_in_order():
     assert list(stages("demo")) == ORDER
 
 
-def test_the_demo_skips_nothing():
-    assert skipped("demo") == {}
+def test_the_demo_skips_only_what_is_off_by_default():
+    assert skipped("demo") == {"retrieval": "retrieval is off: retrieval.examples is 0"}
+
+
+@pytest.mark.parametrize("asked", ["retrieval.examples=2", "retrieval.index=true"])
+def test_the_index_is_built_for_training_prompts_or_for_the_service_alone(asked):
+    assert skipped("demo", asked) == {}
 
 
 def test_dumps_without_ratings_skip_the_sample_and_dpo2_with_a_reason():
     reasons = skipped("tiny")
     assert set(reasons) == {
         "sample",
+        "retrieval",
         "feedback/ratings",
         "feedback/pairs",
         *(f"train/{model}/dpo2/{part}" for model in ("gm", "im") for part in ("tokens", "adapter")),
@@ -74,7 +81,7 @@ def test_dumps_without_ratings_skip_the_sample_and_dpo2_with_a_reason():
 
 def test_ratings_by_people_bring_dpo2_back_without_a_panel():
     reasons = skipped("tiny", "feedback.ratings=[r.jsonl]")
-    assert set(reasons) == {"sample", "feedback/ratings"}
+    assert set(reasons) == {"sample", "retrieval", "feedback/ratings"}
 
 
 def test_a_given_base_is_not_made():
@@ -145,7 +152,7 @@ def test_until_a_training_stage_stops_right_after_it():
 @pytest.mark.parametrize("prefix", ["trai", "train/gm/dpo3", "", "pairs/x"])
 def test_a_name_that_is_none_is_refused(prefix):
     with pytest.raises(
-        UsageError, match="stages are: sample, corpus, sft, pairs, base, train, feedback, models, evaluation"
+        UsageError, match="stages are: sample, corpus, retrieval, sft, pairs, base, train, feedback, models, evaluation"
     ):
         select(table(load("demo")), prefix)
 
