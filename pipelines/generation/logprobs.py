@@ -11,7 +11,7 @@ never built. It is taken to be one linear layer, as in Mistral, Llama and Qwen; 
 that cap their logits afterwards (Gemma 2) are not covered.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -47,6 +47,35 @@ def completion_logps(model: Any, rows: Sequence[Row]) -> list[float]:
         tails = [(*prompt, *completion) for prompt, completion in rows]
     hidden = state.extend([tail[:-1] for tail in tails])
     return _sums(model, hidden, tails, [len(completion) for _, completion in rows])
+
+
+def logps_of_many(model: Any, rows: Sequence[Row], most_tokens: int) -> list[float]:
+    """``completion_logps`` of any number of rows: equal rows once, in batches of up to ``most_tokens`` padded tokens.
+
+    Rows of one prompt come into one batch, where the prompt is run once. The batches depend on the
+    rows alone, not on their order. A row that is longer than ``most_tokens`` makes a batch of its own.
+    """
+    distinct = {(tuple(prompt), tuple(completion)) for prompt, completion in rows}
+    ordered = sorted(distinct, key=lambda row: (-len(row[0]), row[0], -len(row[1]), row[1]))
+    found: dict[Row, float] = {}
+    for batch in batches(ordered, most_tokens):
+        found.update(zip(batch, completion_logps(model, batch), strict=True))
+    return [found[tuple(prompt), tuple(completion)] for prompt, completion in rows]
+
+
+def batches(rows: Sequence[Row], most_tokens: int) -> Iterator[list[Row]]:
+    """Consecutive rows whose number times their longest prompt and completion stays within ``most_tokens``."""
+    batch: list[Row] = []
+    prompt = completion = 0
+    for row in rows:
+        longer = max(prompt, len(row[0])), max(completion, len(row[1]))
+        if batch and (len(batch) + 1) * sum(longer) > most_tokens:
+            yield batch
+            batch, longer = [], (len(row[0]), len(row[1]))
+        batch.append(row)
+        prompt, completion = longer
+    if batch:
+        yield batch
 
 
 def common_opening(sequences: Sequence[Sequence[int]]) -> int:

@@ -8,8 +8,8 @@ that little is padded, and kept beside rows of the same prompt so that it runs o
 suits sets of some ten thousand rows, as held-out pairs are; it is no way to score a corpus.
 """
 
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -125,14 +125,13 @@ def run(batches: list[pa.Table], base: str, adapters: Mapping[str, Path | None],
     return pa.concat_tables([table for table in ray.get(scored.to_arrow_refs()) if len(table)])
 
 
-class Scorer:
-    """One model with all adapters in memory, in an actor of Ray Data's pool."""
+class Policies:
+    """One base in memory with all adapters beside it, in the precision and with the attention of training."""
 
     def __init__(self, base: str, adapters: Mapping[str, str | None], settings: Settings):
-        self.schema = schema(adapters)
         model = settings.model
-        self.model = load_model(base, model.revision, model.attention, settings.training.bf16)
-        self.inner = self.model
+        self.base = load_model(base, model.revision, model.attention, settings.training.bf16)
+        self.model = self.base
         self.slots = {name: f"slot{index}" for index, (name, path) in enumerate(adapters.items()) if path}
         for name, slot in self.slots.items():
             self._load(str(adapters[name]), slot)
@@ -141,17 +140,29 @@ class Scorer:
     def _load(self, folder: str, slot: str) -> None:
         from peft import PeftModel
 
-        if self.model is self.inner:
-            self.model = PeftModel.from_pretrained(self.inner, folder, adapter_name=slot)
+        # In bfloat16 DeepSpeed computes with bfloat16 adapters too, while PEFT would load them in float32.
+        if self.model is self.base:
+            self.model = PeftModel.from_pretrained(self.base, folder, adapter_name=slot, autocast_adapter_dtype=False)
         else:
-            self.model.load_adapter(folder, adapter_name=slot)
+            self.model.load_adapter(folder, adapter_name=slot, autocast_adapter_dtype=False)
 
-    def under(self, name: str) -> AbstractContextManager[Any]:
-        """The model as it is with the adapter ``name``, or with none."""
+    @contextmanager
+    def under(self, name: str) -> Iterator[Any]:
+        """The base while its layers work with the adapter ``name``, or with none."""
         if name in self.slots:
             self.model.set_adapter(self.slots[name], inference_mode=True)
-            return nullcontext()
-        return self.model.disable_adapter() if self.slots else nullcontext()
+            yield self.base
+        else:
+            with self.model.disable_adapter() if self.slots else nullcontext():
+                yield self.base
+
+
+class Scorer:
+    """One model with all adapters in memory, in an actor of Ray Data's pool."""
+
+    def __init__(self, base: str, adapters: Mapping[str, str | None], settings: Settings):
+        self.schema = schema(adapters)
+        self.policies = Policies(base, adapters, settings)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         from pipelines.generation.logprobs import completion_logps
@@ -160,6 +171,6 @@ class Scorer:
         columns: dict[str, Any] = {"row_id": batch["row_id"], "tokens": [len(completion) for _, completion in rows]}
         columns |= {name: [None] * len(rows) for name in self.schema.names[2:]}
         for name in batch["names"][0].as_py():
-            with self.under(name):
-                columns[name] = completion_logps(self.inner, rows)
+            with self.policies.under(name) as model:
+                columns[name] = completion_logps(model, rows)
         return pa.table(columns, schema=self.schema)

@@ -1,7 +1,7 @@
 """What a training run leaves: weights, tokenizer, generation settings, curves - and nothing of this machine.
 
 PEFT and TRL write more than that: a card and a configuration that name local paths, the
-pickled arguments, the frozen reference. Whoever loads the model needs none of it.
+pickled arguments. Whoever loads the model needs none of it.
 """
 
 import json
@@ -16,7 +16,7 @@ from pipelines.training.plan import Plan, portable_name
 from pipelines.training.rows import cache_folder
 
 ADAPTER_CONFIG = "adapter_config.json"
-STRAY = ("training_args.bin", "README.md", "ref")
+STRAY = ("training_args.bin", "README.md")
 
 
 def write(plan: Plan, trainer: Any) -> None:
@@ -35,11 +35,7 @@ def write(plan: Plan, trainer: Any) -> None:
 def tidy(output: Path, plan: Plan) -> None:
     """Remove what no reader needs, and name the base without a path of this machine."""
     for name in STRAY:
-        path = output / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        (output / name).unlink(missing_ok=True)
     path = output / ADAPTER_CONFIG
     if path.is_file():
         config = json.loads(path.read_text(encoding="utf-8"))

@@ -105,6 +105,7 @@ def plan_of(settings: Settings, key: str, work: Path, output: Path) -> Plan:
         name=name,
         task="lm",
         tokens=str((work / "tokens").resolve()),
+        reference=None,
         base=str((work / "base").resolve()),
         revision=None,
         start=None,

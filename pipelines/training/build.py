@@ -15,7 +15,7 @@ from configs.settings import Settings
 from configs.training import ModelName, StageName, StageSettings
 from pipelines.layout import Layout
 from pipelines.manifest import Draft, Input, Manifest, RowCount, fingerprints, key_of, require, writing
-from pipelines.training import curves
+from pipelines.training import curves, reference
 from pipelines.training.card import card
 from pipelines.training.fit import fit
 from pipelines.training.plan import Plan, portable_name
@@ -48,11 +48,18 @@ def depends(settings: Settings, model: ModelName, stage: StageName) -> dict[str,
 def build(
     settings: Settings, inputs: Mapping[str, Input], output: Path, *, model: ModelName, stage: StageName
 ) -> Manifest:
-    """Train one adapter from ``inputs`` "tokens", "base" and, after SFT, "start" (the adapter before).
+    """Train one adapter from ``inputs`` "tokens", "base" and, after SFT, "start" and "reference".
 
-    Raises StageOrderError where an input is not complete, ModelNotFound or ConfigError for a
-    base that cannot be used, TrainingError where training fails.
+    "start" is the adapter before, "reference" what ``reference.py`` computed of it. Raises
+    StageOrderError where an input is not complete or the reference is that of something else,
+    ModelNotFound or ConfigError for a base that cannot be used, TrainingError where training fails.
     """
+    if stage != "sft":
+        if "start" not in inputs:
+            raise StageOrderError(
+                f"{stage} continues an adapter: run `llumi train CONFIG --model {model} --stage sft` first"
+            )
+        reference.check(settings, inputs, model, stage)
     name, needed, prints = stage_name(model, stage), depends(settings, model, stage), fingerprints(inputs)
     plan = plan_of(settings, inputs, output, model, stage, key_of(name, needed, prints))
     load_tokenizer(plan.base, plan.revision)
@@ -68,18 +75,17 @@ def plan_of(
 ) -> Plan:
     """The run's plan, named by stage and key so that a second start finds the first one's checkpoints."""
     name = f"{model}-{stage}-{key[:12]}"
-    if stage != "sft" and "start" not in inputs:
-        raise StageOrderError(
-            f"{stage} continues an adapter: run `llumi train CONFIG --model {model} --stage sft` first"
-        )
-    start = Path(str(inputs["start"])).resolve() if stage != "sft" else None
+    start = scored = None
+    if stage != "sft":
+        start, scored = (str(Path(str(inputs[name])).resolve()) for name in ("start", "reference"))
     return Plan(
         name=name,
         task="sft" if kind_of(stage) == "sft" else "dpo",
         tokens=str(Path(str(inputs["tokens"])).resolve()),
+        reference=scored,
         base=base_name(inputs["base"]),
         revision=settings.model.revision,
-        start=str(start) if start else None,
+        start=start,
         output=str(output.resolve()),
         storage=str((Layout(Path(settings.output)).checkpoints / name).resolve()),
         attention=settings.model.attention,

@@ -51,6 +51,7 @@ def run(plan: Plan, scratch: Path, clock: "Clock") -> None:
     tokenizer = load_tokenizer(plan.base, plan.revision)
     rows = open_rows(plan)
     trainer = trainers.make_trainer(plan, arguments, trainable_model(plan), tokenizer, rows)
+    trainer.add_callback(trainers.OnFirstStep(lambda: clock.lap("first_step")))
     clock.lap("load")
     resumed = checkpoint.resume_point(Path(plan.storage))
     trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
@@ -68,12 +69,13 @@ def run(plan: Plan, scratch: Path, clock: "Clock") -> None:
 
 def summary(trainer: Any, seconds: dict[str, float], tokens: int, resumed_at: int) -> dict[str, Any]:
     """Figures of this run; rates count what was done since the start or the last restart."""
+    training = seconds.get("first_step", 0.0) + seconds["steps"]
     return {
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "steps": trainer.state.global_step,
         "resumed_at_step": resumed_at,
         "tokens": tokens,
-        "tokens_per_second": round(tokens / max(seconds["steps"], 1e-9), 1),
+        "tokens_per_second": round(tokens / max(training, 1e-9), 1),
         "world_size": trainer.args.world_size,
         "trainable_parameters": trainable_parameters(trainer.model),
     }

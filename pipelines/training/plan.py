@@ -19,6 +19,8 @@ class Plan:
     """``lm``: all weights on plain text; ``sft`` and ``dpo``: a LoRA adapter."""
     tokens: str
     """Folder of tokenised rows, ``{train,validation}/*.parquet``."""
+    reference: str | None
+    """DPO: folder of the reference's log-probabilities, file by file beside ``tokens``."""
     base: str
     """Base model: a folder or a Hugging Face name."""
     revision: str | None

@@ -45,8 +45,11 @@ DPO_TOKENS = pa.schema(
     ]
 )
 """DPO: ``length`` is that of the prompt with the longer of the two replies, in tokens."""
-KEYS = {"sft": ("post_id", "comment_id", "original_id"), "dpo": ("post_id", "chosen_id", "rejected_id")}
+PAIR_KEYS = ("post_id", "chosen_id", "rejected_id")
+KEYS = {"sft": ("post_id", "comment_id", "original_id"), "dpo": PAIR_KEYS}
 """Columns that name a row."""
+REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
+"""What TRL calls the reference's log-probabilities of a pair's two replies (summed over tokens, in nats)."""
 
 
 def kind_of(stage: StageName) -> str:

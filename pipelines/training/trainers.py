@@ -1,11 +1,13 @@
 """TRL's SFT and DPO trainers, fed with rows that are already token ids.
 
 Only what differs from TRL is here: rows are not prepared again, their order survives a
-restart, DPO refuses a reference that is not the model it started from, and on the CPU the
-language-model head is computed for completion tokens only, as TRL does on GPUs.
+restart, DPO takes its reference's log-probabilities from the rows and refuses those of another
+model than it started from, and on the CPU the language-model head is computed for completion
+tokens only, as TRL does on GPUs.
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,14 @@ from configs.errors import TrainingError
 from pipelines.training.checkpoint import ReportCheckpoints
 from pipelines.training.plan import Plan, Task
 from pipelines.training.sampling import LengthGrouped
+from pipelines.training.tokens import REFERENCE_COLUMNS
 from pipelines.training.zero import deepspeed_config
 
 LN2 = math.log(2)
 TOLERANCE = 1e-3
 """How far the first DPO loss may lie from ln 2."""
+REFERENCE_ADAPTER = "ref"
+"""What TRL calls the copy that it makes."""
 
 
 class TokenRows:
@@ -71,7 +76,19 @@ class LmTrainer(SftTrainer):
 
 
 class DpoTrainer(TokenRows, DPOTrainer):
-    """TRL's DPO on ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``."""
+    """TRL's DPO on ``prompt_ids``, ``chosen_ids``, ``rejected_ids`` and the reference's log-probabilities of both."""
+
+    def __init__(self, *, train_dataset: Dataset, eval_dataset: Dataset | None = None, **rest: Any):
+        for rows in (train_dataset, eval_dataset):
+            if rows is not None and not {*REFERENCE_COLUMNS} <= {*rows.column_names}:
+                raise TrainingError(
+                    f"DPO's rows have no {' and '.join(REFERENCE_COLUMNS)}: run the stage's reference first"
+                )
+        super().__init__(train_dataset=train_dataset, eval_dataset=eval_dataset, **rest)
+        # Told so in its arguments, TRL would hash all weights and compute the columns again.
+        self.precompute_ref_logps = True
+        if REFERENCE_ADAPTER in self.model.peft_config:  # TRL's frozen copy of an adapter that training continues
+            self.model.delete_adapter(REFERENCE_ADAPTER)
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
         result = super().compute_loss(*args, **kwargs)
@@ -107,6 +124,18 @@ class KeepOrder(TrainerCallback):
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.trainer.order is not None:
             self.trainer.order.set_epoch(int(state.epoch or 0))
+
+
+class OnFirstStep(TrainerCallback):
+    """Calls back once, after the first step, in which the optimizer is built too."""
+
+    def __init__(self, call: Callable[[], None]):
+        self.call: Callable[[], None] | None = call
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.call is not None:
+            self.call()
+            self.call = None
 
 
 class StopOnBadLoss(TrainerCallback):

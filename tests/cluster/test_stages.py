@@ -23,14 +23,13 @@ ORDER = [
     "pairs",
     "base",
     *(
-        f"train/{model}/{stage}/{part}"
+        f"train/{model}/{part}"
         for model in ("gm", "im")
-        for stage in ("sft", "dpo1")
-        for part in ("tokens", "adapter")
+        for part in ("sft/tokens", "sft/adapter", "dpo1/tokens", "dpo1/reference", "dpo1/adapter")
     ),
     "feedback/ratings",
     "feedback/pairs",
-    *(f"train/{model}/dpo2/{part}" for model in ("gm", "im") for part in ("tokens", "adapter")),
+    *(f"train/{model}/dpo2/{part}" for model in ("gm", "im") for part in ("tokens", "reference", "adapter")),
     "models/gm",
     "models/im",
     "evaluation",
@@ -74,7 +73,7 @@ def test_dumps_without_ratings_skip_the_sample_and_dpo2_with_a_reason():
         "retrieval",
         "feedback/ratings",
         "feedback/pairs",
-        *(f"train/{model}/dpo2/{part}" for model in ("gm", "im") for part in ("tokens", "adapter")),
+        *(f"train/{model}/dpo2/{part}" for model in ("gm", "im") for part in ("tokens", "reference", "adapter")),
     }
     assert reasons["train/gm/dpo2/adapter"] == "no ratings: DPO2 skipped"
 
@@ -94,6 +93,14 @@ def test_each_training_stage_starts_from_the_one_before(tmp_path):
     assert "start" not in way["train/gm/sft/adapter"].inputs()
     assert way["train/gm/dpo1/adapter"].inputs()["start"] == tmp_path / "adapters" / "gm" / "sft"
     assert way["train/im/dpo2/adapter"].inputs()["start"] == tmp_path / "adapters" / "im" / "dpo1"
+
+
+def test_dpo_reads_the_reference_that_was_computed_from_what_it_starts_from(tmp_path):
+    way = stages("demo", f"output={tmp_path}")
+    scored, trained = way["train/gm/dpo2/reference"], way["train/gm/dpo2/adapter"].inputs()
+    assert trained["reference"] == scored.output == tmp_path / "reference" / "gm" / "dpo2"
+    assert scored.inputs() == {name: trained[name] for name in ("tokens", "base", "start")}
+    assert "reference" not in way["train/gm/sft/adapter"].inputs()
 
 
 def test_each_training_stage_reads_its_own_rows(tmp_path):
@@ -139,7 +146,15 @@ def test_outputs_lie_where_scripts_expect_them(tmp_path):
 
 @pytest.mark.parametrize(
     ("prefix", "count"),
-    [("train", 12), ("train/gm", 6), ("train/gm/", 6), ("train/gm/sft", 2), ("feedback", 2), ("models", 2)],
+    [
+        ("train", 16),
+        ("train/gm", 8),
+        ("train/gm/", 8),
+        ("train/gm/sft", 2),
+        ("train/gm/dpo1", 3),
+        ("feedback", 2),
+        ("models", 2),
+    ],
 )
 def test_a_prefix_names_a_group(prefix, count):
     assert len(select(table(load("demo")), prefix)) == count
@@ -162,7 +177,12 @@ def test_a_name_that_is_none_is_refused(prefix):
     [
         ("pairs", [], "llumi corpus mine.yaml"),
         ("train/gm/sft/tokens", ["models/base"], "llumi pairs mine.yaml"),
-        ("train/gm/dpo1/adapter", ["models/base", "tokens/gm/dpo1"], "llumi train mine.yaml --model gm --stage sft"),
+        ("train/gm/dpo1/reference", ["models/base", "tokens/gm/dpo1"], "llumi train mine.yaml --model gm --stage sft"),
+        (
+            "train/gm/dpo1/adapter",
+            ["models/base", "tokens/gm/dpo1", "adapters/gm/sft"],
+            "llumi train mine.yaml --model gm --stage dpo1",
+        ),
         ("train/im/dpo2/tokens", ["models/base"], "llumi feedback mine.yaml"),
         ("feedback/pairs", ["threads"], "llumi feedback mine.yaml"),
         ("models/gm", ["models/base"], "llumi train mine.yaml --model gm --stage dpo2"),

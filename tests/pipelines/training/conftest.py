@@ -16,7 +16,7 @@ from pipelines.corpus.schema import THREAD
 from pipelines.layout import Layout
 from pipelines.manifest import writing
 from pipelines.pairs.schema import PAIR, SFT
-from pipelines.training import base, build, scratch, tokens
+from pipelines.training import base, build, reference, scratch, tokens
 
 SIZES = [
     "model.scratch.hidden_size=32",
@@ -34,6 +34,7 @@ SPLITS = {"train": 16, "validation": 4, "test": 4}
 FEELINGS = ("tired", "lonely", "worried", "ashamed", "numb", "angry")
 TOPICS = ("my exams", "my job", "my brother", "the move", "my sleep")
 Build = Callable[..., Path]
+Inputs = dict[str, Path]
 
 
 def post(draw: random.Random) -> str:
@@ -130,3 +131,12 @@ def sft_adapter(settings: Settings, layout: Layout, base_model: Path, tokenised:
     output = layout.adapter("gm", "sft")
     build.build(settings, {"tokens": tokenised("sft"), "base": base_model}, output, model="gm", stage="sft")
     return output
+
+
+@pytest.fixture(scope="session")
+def dpo_inputs(settings: Settings, layout: Layout, base_model: Path, sft_adapter: Path, tokenised: Build) -> Inputs:
+    """What GM's DPO1 reads: its tokens, the base, the SFT adapter, and what that one thinks of the tokens."""
+    read: Inputs = {"tokens": tokenised("dpo1"), "base": base_model, "start": sft_adapter}
+    output = layout.reference("gm", "dpo1")
+    reference.build(settings, read, output, model="gm", stage="dpo1")
+    return {**read, "reference": output}

@@ -15,7 +15,7 @@ from pipelines.layout import Layout
 from pipelines.manifest import Manifest
 from pipelines.training import build, curves
 from pipelines.training.weights import load_model
-from tests.pipelines.training.conftest import Build
+from tests.pipelines.training.conftest import Build, Inputs
 
 
 def by_zero(settings: Settings, stage: int, **training: Any) -> Settings:
@@ -82,11 +82,10 @@ def test_sft_by_zero_3_gathers_the_same_adapter(
 
 @pytest.mark.parametrize("stage", [2, 3])
 def test_dpo_continues_the_adapter_and_begins_at_ln_2(
-    stage: int, settings: Settings, sft_adapter: Path, base_model: Path, tokenised: Build, tmp_path: Path
+    stage: int, settings: Settings, sft_adapter: Path, base_model: Path, dpo_inputs: Inputs, tmp_path: Path
 ) -> None:
-    inputs = {"tokens": tokenised("dpo1"), "base": base_model, "start": sft_adapter}
     output = tmp_path / "dpo1"
-    manifest = build.build(by_zero(settings, stage), inputs, output, model="gm", stage="dpo1")
+    manifest = build.build(by_zero(settings, stage), dpo_inputs, output, model="gm", stage="dpo1")
     assert_complete(output, base_model)
     curve = curves.load(output)
     assert curve[0]["loss"] == pytest.approx(math.log(2), abs=1e-3)
@@ -95,7 +94,7 @@ def test_dpo_continues_the_adapter_and_begins_at_ln_2(
     before, after = trained_weights(base_model, sft_adapter), trained_weights(base_model, output)
     moved = max(float((after[name] - before[name]).abs().max()) for name in before)
     assert 0 < moved < 0.05
-    assert set(manifest.inputs) == {"tokens", "base", "start"}
+    assert set(manifest.inputs) == {"tokens", "base", "start", "reference"}
 
 
 def test_dpo_without_an_adapter_before_it_names_the_stage_to_run(

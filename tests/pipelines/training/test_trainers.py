@@ -1,11 +1,14 @@
 """What our trainers add to TRL's, in this process and without DeepSpeed."""
 
 import math
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import trl
 import trl.trainer.utils
 from datasets import Dataset
 from peft import PeftModel
@@ -13,7 +16,12 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from trl import DPOConfig, SFTConfig
 
 from configs.errors import TrainingError
+from configs.settings import Settings
+from pipelines.training import build
+from pipelines.training.rows import cache_folder, open_rows
+from pipelines.training.tokens import REFERENCE_COLUMNS
 from pipelines.training.trainers import (
+    LN2,
     DpoTrainer,
     KeepOrder,
     LmTrainer,
@@ -22,7 +30,7 @@ from pipelines.training.trainers import (
     score_labels_only_on_the_cpu,
 )
 from pipelines.training.weights import load_model, load_tokenizer
-from tests.pipelines.training.conftest import Build
+from tests.pipelines.training.conftest import Build, Inputs
 
 PLAIN: dict[str, Any] = {
     "max_steps": 1,
@@ -42,30 +50,76 @@ def dataset(folder: Path, cache: Path) -> Dataset:
 
 
 @pytest.fixture
-def dpo(base_model: Path, sft_adapter: Path, tokenised: Build, tmp_path: Path) -> DpoTrainer:
-    model = PeftModel.from_pretrained(load_model(str(base_model)), str(sft_adapter), is_trainable=True)
-    return DpoTrainer(
-        model=model,
-        args=DPOConfig(output_dir=str(tmp_path), **PLAIN),
-        train_dataset=dataset(tokenised("dpo1"), tmp_path / "cache"),
-        processing_class=load_tokenizer(str(base_model)),
-    )
+def rows(settings: Settings, dpo_inputs: Inputs, tmp_path: Path) -> Iterator[dict[str, Dataset]]:
+    """GM's pairs as workers open them, with the reference's log-probabilities."""
+    plan = build.plan_of(settings, dpo_inputs, tmp_path, "gm", "dpo1", tmp_path.name)
+    yield open_rows(plan)
+    shutil.rmtree(cache_folder(plan))
 
 
-def test_the_reference_is_the_adapter_that_dpo_started_from(dpo: DpoTrainer) -> None:
-    weights = dict(dpo.model.named_parameters())
-    pairs = [(name, name.replace(".ref.", ".default.")) for name in weights if ".ref." in name]
-    assert pairs
-    assert all(torch.equal(weights[ref], weights[policy]) for ref, policy in pairs)
-    assert not any(weights[ref].requires_grad for ref, _ in pairs)
+@pytest.fixture
+def dpo(base_model: Path, sft_adapter: Path, rows: dict[str, Dataset], tmp_path: Path) -> DpoTrainer:
+    return DpoTrainer(train_dataset=rows["train"], **dpo_words(base_model, sft_adapter, tmp_path))
+
+
+def dpo_words(base: Path, adapter: Path, output: Path, **args: Any) -> dict[str, Any]:
+    """What both our trainer and TRL's are given beside rows."""
+    return {
+        "model": PeftModel.from_pretrained(load_model(str(base)), str(adapter), is_trainable=True),
+        "args": DPOConfig(output_dir=str(output), **PLAIN | args),
+        "processing_class": load_tokenizer(str(base)),
+    }
+
+
+def test_dpo_holds_no_reference_in_memory(dpo: DpoTrainer) -> None:
+    assert dpo.ref_model is None
+    assert set(dpo.model.peft_config) == {"default"}
+    assert not [name for name in dpo.model.state_dict() if "ref" in name]
+    assert [name for name, weight in dpo.model.named_parameters() if weight.requires_grad and "lora_" in name]
     dpo.train()
-    assert any(not torch.equal(weights[ref], weights[policy]) for ref, policy in pairs)
+
+
+class StockDpo(trl.DPOTrainer):
+    """TRL's trainer with its frozen copy of the adapter, which is only told that the rows are tokens already."""
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
+        return dataset
+
+
+def test_stored_log_probabilities_train_the_very_model_that_a_reference_in_memory_does(
+    base_model: Path, sft_adapter: Path, rows: dict[str, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two epochs of our trainer and of TRL's, from one seed and in one order."""
+    pairs = rows["train"]
+    fast = {"max_steps": 16, "learning_rate": 1e-2, "logging_steps": 1}
+    monkeypatch.setattr(StockDpo, "_get_train_sampler", DpoTrainer._get_train_sampler)
+    ours = DpoTrainer(train_dataset=pairs, **dpo_words(base_model, sft_adapter, tmp_path / "ours", **fast))
+    stock = StockDpo(
+        train_dataset=pairs.remove_columns(list(REFERENCE_COLUMNS)),
+        **dpo_words(base_model, sft_adapter, tmp_path / "stock", **fast),
+    )
+    losses = []
+    for trainer in (ours, stock):
+        trainer.train()
+        losses.append([point["loss"] for point in trainer.state.log_history if "loss" in point])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    assert losses[0][0] == pytest.approx(LN2, abs=1e-3) and losses[0][-1] < LN2 - 0.05
+    weights = dict(stock.model.named_parameters())
+    assert all(torch.allclose(w, weights[n], atol=1e-4) for n, w in ours.model.named_parameters() if "lora_" in n)
+
+
+def test_rows_without_a_reference_are_refused(
+    base_model: Path, sft_adapter: Path, rows: dict[str, Dataset], tmp_path: Path
+) -> None:
+    bare = rows["validation"].remove_columns("ref_chosen_logps")
+    with pytest.raises(TrainingError, match="no ref_chosen_logps and ref_rejected_logps: run the stage's reference"):
+        DpoTrainer(train_dataset=rows["train"], eval_dataset=bare, **dpo_words(base_model, sft_adapter, tmp_path))
 
 
 def test_a_wrong_reference_stops_dpo_at_its_first_step_with_both_numbers(dpo: DpoTrainer) -> None:
     with torch.no_grad():
         for name, weight in dpo.model.named_parameters():
-            if "lora_B.ref" in name:
+            if "lora_B" in name:
                 weight.add_(0.05)
     with pytest.raises(TrainingError, match=r"first DPO loss is \d\.\d+ and must be ln 2 = 0\.693147"):
         dpo.train()
