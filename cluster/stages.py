@@ -51,9 +51,9 @@ class Way:
         words = {"model": model, "stage": stage}
         name, command = f"train/{model}/{stage}", self.command(model, stage)
         tokens, adapter = self.at.tokens(model, stage), self.at.adapter(model, stage)
+        reference = self.at.reference(model, stage)
         rows = {"sft": self.at.sft, "dpo1": self.at.pairs, "dpo2": self.at.rated_pairs}[stage]
         before = {"dpo1": "sft", "dpo2": "dpo1"}.get(stage)
-        reference = self.at.reference(model, stage)
 
         def unless() -> str | None:
             return self.no_rated_pairs(model) if stage == "dpo2" else None
@@ -62,11 +62,11 @@ class Way:
             start: Inputs = {"start": self.at.adapter(model, before)} if before else {}
             return {"tokens": tokens, "base": self.base(), **start}
 
-        def read_rows() -> Inputs:
-            return {"rows": rows, "base": self.base()}
         def read() -> Inputs:
             return {**read_tokens(), **({"reference": reference} if before else {})}
 
+        def read_rows() -> Inputs:
+            return {"rows": rows, "base": self.base()}
 
         code = "pipelines.training"
         stages = [
@@ -74,9 +74,9 @@ class Way:
             Stage(f"{name}/reference", f"{code}.reference", reference, read_tokens, command, unless, "training", words),
             Stage(f"{name}/adapter", f"{code}.build", adapter, read, command, unless, "training", words),
         ]
+        return stages if before else [stages[0], stages[2]]
 
     def merge(self, model: str) -> Stage:
-        return stages if before else [stages[0], stages[2]]
         """The last adapter of a model folded into the base's weights."""
 
         def read() -> Inputs:
@@ -117,23 +117,6 @@ class Way:
 
     def truth(self) -> Inputs:
         """The threads and the sample's truth."""
-    def shown(self) -> Inputs:
-        """What prompts show as examples, where they do."""
-        return {"retrieval": self.at.retrieval} if self.settings.retrieval.examples else {}
-
-    def ranked(self) -> Inputs:
-        """The threads and what the pair rules know of arrival."""
-        return {"threads": self.at.threads, "exposure": self.at.exposure, **self.shown()}
-
-    def revised(self) -> Inputs:
-        """The threads and what drafts in them should become."""
-        return {"threads": self.at.threads, "revisions": self.at.revisions, **self.shown()}
-
-    def paired(self) -> Inputs:
-        """What preference pairs are made of, and the sample's truth for their report."""
-        truth = {"truth": self.at.sample / "truth.parquet"} if self.settings.sample else {}
-        return {**self.ranked(), **self.revised(), **truth}
-
         return {"threads": self.at.threads, "truth": self.at.sample / "truth.parquet"}
 
     def ratings(self) -> Inputs:

@@ -72,14 +72,14 @@ class Layout:
         """Tokenised rows of a stage."""
         return self.root / "tokens" / model / stage
 
+    def reference(self, model: str, stage: str) -> Path:
+        """What the reference of a DPO stage thinks of its rows: log-probabilities beside the tokens."""
+        return self.root / "reference" / model / stage
+
     @property
     def checkpoints(self) -> Path:
         """Ray Train's storage: checkpoints of runs in progress."""
         return self.root / "checkpoints"
-
-    def reference(self, model: str, stage: str) -> Path:
-        """What the reference of a DPO stage thinks of its rows: log-probabilities beside the tokens."""
-        return self.root / "reference" / model / stage
 
     @property
     def evaluation(self) -> Path:
