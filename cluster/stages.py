@@ -27,8 +27,10 @@ def table(settings: Settings) -> list[Stage]:
         SampleStage("sample", "pipelines.sample.build", at.sample, dict, corpus, way.no_sample, needs=None),
         Stage("corpus", "pipelines.corpus.build", at.threads, way.dumps, corpus, needs="dumps"),
         Stage("retrieval", "pipelines.retrieval.build", at.retrieval, way.threads, index, way.no_retrieval),
-        Stage("sft", "pipelines.pairs.sft", at.sft, way.threads, pairs),
-        Stage("pairs", "pipelines.pairs.build", at.pairs, way.threads, pairs),
+        Stage("exposure", "pipelines.pairs.exposure", at.exposure, way.threads, pairs),
+        Stage("revisions", "pipelines.pairs.im.build", at.revisions, way.ranked, pairs),
+        Stage("sft", "pipelines.pairs.sft", at.sft, way.revised, pairs),
+        Stage("pairs", "pipelines.pairs.build", at.pairs, way.paired, pairs),
         Stage("base", "pipelines.training.base", at.base, way.threads, base, way.base_given, "training"),
         *(stage for model in MODELS for name in ("sft", "dpo1") for stage in way.training(model, name)),
         Stage("feedback/ratings", "pipelines.feedback.panel", at.ratings, way.truth, feedback, way.no_panel),
@@ -115,6 +117,23 @@ class Way:
         """The threads."""
         return {"threads": self.at.threads}
 
+    def shown(self) -> Inputs:
+        """What prompts show as examples, where they do."""
+        return {"retrieval": self.at.retrieval} if self.settings.retrieval.examples else {}
+
+    def ranked(self) -> Inputs:
+        """The threads and what the pair rules know of arrival."""
+        return {"threads": self.at.threads, "exposure": self.at.exposure, **self.shown()}
+
+    def revised(self) -> Inputs:
+        """The threads and what drafts in them should become."""
+        return {"threads": self.at.threads, "revisions": self.at.revisions, **self.shown()}
+
+    def paired(self) -> Inputs:
+        """What preference pairs are made of, and the sample's truth for their report."""
+        truth = {"truth": self.at.sample / "truth.parquet"} if self.settings.sample else {}
+        return {**self.ranked(), **self.revised(), **truth}
+
     def truth(self) -> Inputs:
         """The threads and the sample's truth."""
         return {"threads": self.at.threads, "truth": self.at.sample / "truth.parquet"}
@@ -134,7 +153,8 @@ class Way:
     def everything(self) -> Inputs:
         """What the report is about: every output there is, under its own name."""
         at = self.at
-        found: Inputs = {"threads": at.threads, "sft": at.sft, "pairs": at.pairs, "base": self.base()}
+        found: Inputs = {"threads": at.threads, "exposure": at.exposure, "sft": at.sft, "pairs": at.pairs}
+        found["base"] = self.base()
         if self.settings.sample:
             found |= {"sample": at.sample, "truth": at.sample / "truth.parquet"}
         if self.settings.feedback.panel:

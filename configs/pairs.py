@@ -54,7 +54,7 @@ class PairSettings(Section):
     asks for a gap, ``naive`` only for the higher score; both are there to be compared against.
     """
 
-    rule: RuleName = "shp"
+    rule: RuleName = "matched"
     """Name of the pair rule."""
     min_post_score: int = 0
     """Lowest score of the post, for every rule (SHP asks 10)."""

@@ -36,6 +36,11 @@ class Layout:
         return self.root / "teacher"
 
     @property
+    def exposure(self) -> Path:
+        """What the order of arrival does to votes: ``exposure.json``."""
+        return self.root / "exposure"
+
+    @property
     def sft(self) -> Path:
         """SFT rows: ``sft/{gm,im}/{train,validation,test}/*.parquet``."""
         return self.root / "sft"

@@ -51,17 +51,13 @@ def confounding(rules: Mapping[str, Row], default: str) -> str:
     axis.axhspan(0.45, 0.55, color=INK, alpha=0.07, lw=0)
     axis.axvspan(0.45, 0.55, color=INK, alpha=0.07, lw=0)
     for name, row in rules.items():
-        if not row["pairs"]:
-            continue
-        x, y = row["chosen_earlier"], row["chosen_longer"]
-        axis.plot([x], [y], MARKERS[name], color=COLOURS[name], ms=11 if name == default else 8, zorder=3)
-        left = x > 0.8
-        axis.annotate(
-            name, (x, y), xytext=(-9 if left else 9, 5), textcoords="offset points",
-            ha="right" if left else "left", fontweight="bold" if name == default else "normal",
-        )  # fmt: skip
+        if row["pairs"]:
+            size = 11 if name == default else 8
+            at = ([row["chosen_earlier"]], [row["chosen_longer"]])
+            axis.plot(*at, MARKERS[name], color=COLOURS[name], ms=size, label=name, ls="")
+    axis.legend(frameon=False, fontsize=9, labelcolor=INK, loc="lower left")
     axis.set_xlim(-0.03, 1.03)
-    axis.set_ylim(0.25, 0.8)
+    axis.set_ylim(0.2, 0.8)
     axis.set_xlabel("share of pairs whose chosen reply came earlier")
     axis.set_ylabel("share whose chosen reply is longer")
     axis.grid(color=INK, alpha=0.15)

@@ -18,49 +18,43 @@ from pipelines.pairs.replies import Ints, Replies
 from pipelines.pairs.rows import turns
 from pipelines.pairs.schema import PAIR, SFT
 from pipelines.pairs.select import Candidates, place
+from pipelines.retrieval.examples import Retrieved
 
 Thread = Mapping[str, Any]
 Row = dict[str, Any]
 
 
-Examples = Mapping[str, Sequence[Mapping[str, str]]]
-"""By post_id: what was retrieved for its prompt, with the keys ``post``, ``reply`` and ``comment_id``."""
+Shown = Sequence[Retrieved] | None
+"""What was retrieved for the posts of a table of THREAD, row by row; None where nothing is."""
 
 
-def prompts(threads: pa.Table, posts: Ints, template: str, examples: Examples | None = None) -> pa.Array:
+def prompts(threads: pa.Table, posts: Ints, template: str, shown: Shown = None) -> pa.Array:
     """The conversations (MESSAGES) that ask for a comment on the posts at some rows, each rendered once."""
     rows, which = np.unique(posts, return_inverse=True)
-    asked = threads.select(["post_id", "title", "text"]).take(pa.array(rows))
-    found = examples or {}
+    asked = threads.select(["title", "text"]).take(pa.array(rows))
     texts = [
-        render(template, whole_post(title, text), examples=found.get(post_id, ()))
-        for post_id, title, text in zip(*(asked[name].to_pylist() for name in asked.column_names), strict=True)
+        render(template, whole_post(title, text), examples=shown[row].examples if shown else ())
+        for row, title, text in zip(rows, asked["title"].to_pylist(), asked["text"].to_pylist(), strict=True)
     ]
     return turns(pa.array(texts, pa.string()), "user").take(pa.array(which))
 
 
-def example_ids(post_ids: pa.Array | pa.ChunkedArray, examples: Examples | None) -> pa.Array:
-    """The comments retrieved into each post's prompt, null where none were."""
-    if examples is None:
-        return pa.nulls(len(post_ids), PAIR.field("example_ids").type)
-    ids = ([example["comment_id"] for example in examples.get(post_id, ())] or None for post_id in post_ids.to_pylist())
-    return pa.array(list(ids), PAIR.field("example_ids").type)
+def example_ids(posts: Ints, shown: Shown) -> pa.Array:
+    """The comments that were retrieved into the prompts of the posts at some rows, null where nothing is."""
+    return pa.array([shown[row].ids if shown else None for row in posts], PAIR.field("example_ids").type)
 
 
-def pair_table(
-    threads: pa.Table, pairs: Candidates, template: str, rule: str, examples: Examples | None = None
-) -> pa.Table:
+def pair_table(threads: pa.Table, pairs: Candidates, template: str, rule: str, shown: Shown = None) -> pa.Table:
     """Rows of PAIR: of the two replies the chosen one answers the post better."""
     replies, posts = pc.list_flatten(threads["comments"].combine_chunks()), pa.array(pairs.posts)
     sides = {"chosen": replies.take(pa.array(pairs.chosen)), "rejected": replies.take(pa.array(pairs.rejected))}
-    post_ids = threads["post_id"].take(posts)
     columns = {
-        "prompt": prompts(threads, pairs.posts, template, examples),
-        "post_id": post_ids,
+        "prompt": prompts(threads, pairs.posts, template, shown),
+        "post_id": threads["post_id"].take(posts),
         "rule": pa.array([rule]).take(pa.array(np.zeros(len(pairs), np.int64))),
         "split": threads["split"].take(posts),
         "original_id": pa.nulls(len(pairs), pa.string()),
-        "example_ids": example_ids(post_ids, examples),
+        "example_ids": example_ids(pairs.posts, shown),
     }
     for side, taken in sides.items():
         columns[side] = turns(pc.struct_field(taken, "text"))
@@ -81,23 +75,20 @@ def well_received(replies: Replies, settings: SftRowSettings) -> tuple[Ints, int
     return kept, len(liked) - len(kept), len(replies) - len(liked)
 
 
-def sft_table(
-    threads: pa.Table, replies: Replies, learned: Ints, template: str, examples: Examples | None = None
-) -> pa.Table:
+def sft_table(threads: pa.Table, replies: Replies, learned: Ints, template: str, shown: Shown = None) -> pa.Table:
     """Rows of SFT: the replies at the positions ``learned`` answer their posts."""
     taken = pc.list_flatten(threads["comments"].combine_chunks()).take(pa.array(learned))
     posts = replies.posts[learned]
-    post_ids = threads["post_id"].take(pa.array(posts))
     columns = {
-        "prompt": prompts(threads, posts, template, examples),
+        "prompt": prompts(threads, posts, template, shown),
         "completion": turns(pc.struct_field(taken, "text")),
-        "post_id": post_ids,
+        "post_id": threads["post_id"].take(pa.array(posts)),
         "comment_id": pc.struct_field(taken, "comment_id"),
         "original_id": pa.nulls(len(learned), pa.string()),
         "score": pc.struct_field(taken, "score"),
         "created_utc": pc.struct_field(taken, "created_utc"),
         "split": threads["split"].take(pa.array(posts)),
-        "example_ids": example_ids(post_ids, examples),
+        "example_ids": example_ids(posts, shown),
     }
     return pa.table(columns).select(SFT.names)
 

@@ -19,7 +19,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.pairs import PairSettings
+from configs.pairs import PairSettings, RuleName
 from pipelines.pairs.replies import BLOCK, Bools, Couples, Ints, Replies
 from pipelines.pairs.rules import Rule
 
@@ -81,13 +81,13 @@ def select(replies: Replies, rule: Rule, settings: PairSettings) -> Selection:
     return select_all(replies, {rule.name: rule}, settings)[rule.name]
 
 
-def select_all(replies: Replies, rules: Mapping[str, Rule], settings: PairSettings) -> dict[str, Selection]:
+def select_all(replies: Replies, rules: Mapping[RuleName, Rule], settings: PairSettings) -> dict[RuleName, Selection]:
     """The pairs of several rules from one self-join, by the rules' names."""
     # A pair that is taken has fewer than this many clearer candidates at either reply: those before it were
     # taken (fewer than max_per_reply) or refused for another reply that is full (at most two a pair of the post).
     most = settings.max_per_reply + 2 * settings.max_per_post
     gathering = {name: _Gathering(replies, rule, most) for name, rule in rules.items()}
-    taken: dict[str, list[Candidates]] = defaultdict(list)
+    taken: dict[RuleName, list[Candidates]] = defaultdict(list)
     for couples in _couples(replies, list(rules.values()), settings):
         _gather(couples, list(gathering.values()))
         for name, gathered in gathering.items():

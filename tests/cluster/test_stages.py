@@ -19,6 +19,8 @@ ORDER = [
     "sample",
     "corpus",
     "retrieval",
+    "exposure",
+    "revisions",
     "sft",
     "pairs",
     "base",
@@ -167,7 +169,7 @@ def test_until_a_training_stage_stops_right_after_it():
 @pytest.mark.parametrize("prefix", ["trai", "train/gm/dpo3", "", "pairs/x"])
 def test_a_name_that_is_none_is_refused(prefix):
     with pytest.raises(
-        UsageError, match="stages are: sample, corpus, retrieval, sft, pairs, base, train, feedback, models, evaluation"
+        UsageError, match="stages are: sample, corpus, retrieval, exposure, revisions, sft, pairs, base, train, feedback, models, evaluation"
     ):
         select(table(load("demo")), prefix)
 
@@ -186,7 +188,7 @@ def test_a_name_that_is_none_is_refused(prefix):
         ("train/im/dpo2/tokens", ["models/base"], "llumi feedback mine.yaml"),
         ("feedback/pairs", ["threads"], "llumi feedback mine.yaml"),
         ("models/gm", ["models/base"], "llumi train mine.yaml --model gm --stage dpo2"),
-        ("evaluation", ["threads", "sft", "pairs"], "llumi run mine.yaml --until base"),
+        ("evaluation", ["threads", "exposure", "sft", "pairs"], "llumi run mine.yaml --until base"),
     ],
 )
 def test_a_missing_input_names_the_command_that_makes_it(stage, there, command, tmp_path):
