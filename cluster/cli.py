@@ -94,8 +94,8 @@ def index(config: Config, overrides: Set = None, debug: Debug = False) -> None:
 
 @app.command()
 def pairs(config: Config, overrides: Set = None, debug: Debug = False) -> None:
-    """Threads to SFT rows and preference pairs, for GM and for IM."""
-    alone(read(config, overrides), config, ["sft", "pairs"])
+    """Threads to SFT rows and preference pairs, for GM and for IM, with a report of what the pair rule selects on."""
+    alone(read(config, overrides), config, ["exposure", "revisions", "sft", "pairs"])
 
 
 @app.command()
@@ -151,6 +151,24 @@ def run(
     check_settings(settings)
     Runner(settings, stages, config=config, console=console, debug=Mode.debug).run(plan, force=again)
     typer.echo(settings.output)
+
+
+@app.command()
+def forget(
+    config: Config,
+    ids: Annotated[Path, typer.Argument(metavar="IDS", help="A file with a line for each t3_, t1_ or u/ to remove.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go and change nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    overrides: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Remove posts, comments or authors from every output, and keep them out of later builds.
+
+    Lists the models that were trained on them. Ends with 3 where something is left to do by hand.
+    """
+    from cluster.forget import forget as forget_ids
+
+    raise typer.Exit(forget_ids(read(config, overrides), config, ids, dry_run=dry_run, as_json=as_json))
 
 
 @app.command()

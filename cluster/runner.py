@@ -24,6 +24,7 @@ from configs.errors import UsageError
 from configs.load import to_yaml
 from configs.settings import Settings
 from pipelines import manifest
+from pipelines.forgetting.staging import recover
 
 LOCK = ".lock"
 STAGE = "run"
@@ -154,7 +155,10 @@ def sweep(plan: Sequence[Stage]) -> None:
 
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """Hold the output's lock; raises UsageError where another process does or nothing can be written."""
+    """Hold the output's lock; what a killed ``llumi forget`` had decided is finished first.
+
+    Raises UsageError where another process holds it or nothing can be written.
+    """
     try:
         root.mkdir(parents=True, exist_ok=True)
         file = (root / LOCK).open("a+", encoding="ascii")
@@ -172,4 +176,5 @@ def locked(root: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
+        recover(root)
         yield

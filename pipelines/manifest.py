@@ -145,8 +145,13 @@ def write(folder: Path, made: Manifest, card: Callable[[Manifest], str] | None =
     if card is not None:
         (folder / CARD).write_text(card(made), encoding="utf-8")
         made = made.model_copy(update={"files": sizes(folder)})
-    (folder / FILE).write_text(made.model_dump_json(indent=1), encoding="utf-8")
+    (folder / FILE).write_text(dump(made), encoding="utf-8")
     return made
+
+
+def dump(made: Manifest) -> str:
+    """The text of ``manifest.json``."""
+    return made.model_dump_json(indent=1)
 
 
 def sizes(folder: Path) -> dict[str, int]:
@@ -227,9 +232,12 @@ def fingerprint(value: Input) -> str:
     return hashlib.sha256("".join(fingerprint(item) for item in value).encode()).hexdigest()
 
 
-def file_fingerprint(path: str | Path) -> str:
-    """Fingerprint of a local file by name, size and time of change, without reading it."""
-    stat = Path(path).stat()
+def file_fingerprint(path: str | Path, content: Path | None = None) -> str:
+    """Fingerprint of a local file by name, size and time of change, without reading it.
+
+    ``content`` is where the file lies that will have this name.
+    """
+    stat = Path(content or path).stat()
     return hashlib.sha256(f"{path}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()
 
 
