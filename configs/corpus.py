@@ -146,6 +146,9 @@ class CorpusSettings(Section):
     """Partitions of the keyed shuffle that joins comments to posts; 0 = from the input's size."""
     rows_per_file: int = Field(20_000, gt=0)
     """Threads a Parquet file (the last one may hold fewer): about 100 MB of text at the default."""
+    read_mb: float = Field(256, gt=0)
+    """Stored megabytes a read task, where a dump can be cut: between the frames of a .zst file, or
+    the row groups of a Parquet file. A file of one frame, or of another compression, is one task."""
     reader_memory_gb: float = Field(2.5, gt=0)
     """Logical memory a read task asks of Ray, in GB: a 2^31 decoding window needs 2.1."""
 

@@ -23,9 +23,10 @@ from configs.load import to_yaml
 from configs.settings import Settings
 from pipelines.card import card_of
 from pipelines.corpus import flow, sources
+from pipelines.corpus.datasource import DumpDatasource
 from pipelines.corpus.decoding import window
 from pipelines.corpus.notes import Account, record_rows
-from pipelines.corpus.reader import Dump, DumpDatasource, ReadOptions
+from pipelines.corpus.reader import Dump, ReadOptions
 from pipelines.corpus.schema import COMMENT, POST, THREAD
 from pipelines.corpus.scrub import author_key
 from pipelines.corpus.threads import Scrub
@@ -41,7 +42,7 @@ log = logging.getLogger("llumi.corpus")
 
 def depends(settings: Settings) -> dict[str, Any]:
     """The settings that threads depend on; dumps are inputs, memory is no matter."""
-    return settings.corpus.model_dump(mode="json", exclude={"posts", "comments", "reader_memory_gb"})
+    return settings.corpus.model_dump(mode="json", exclude={"posts", "comments", "read_mb", "reader_memory_gb"})
 
 
 def build(settings: Settings, inputs: Mapping[str, Input], output: Path) -> Manifest:
@@ -95,8 +96,9 @@ def run(
     """Write threads below ``folder`` and account for every row; ``scrub`` as in ``flow.run``."""
     wanted = frozenset(name.removeprefix("r/").lower() for name in settings.subreddits)
     options = ReadOptions(wanted, settings.max_malformed_share, folder / "quarantine")
+    source = DumpDatasource(dumps, options, int(settings.read_mb * 1e6))
     rows = ray.data.read_datasource(
-        DumpDatasource(list(dumps), options), override_num_blocks=len(dumps), memory=read_memory(settings, dumps)
+        source, override_num_blocks=len(source.pieces), memory=read_memory(settings, dumps)
     )
     account = flow.run(rows, settings, flow.partitions_for(settings, dumps), folder, key, scrub)
     shutil.rmtree(folder / "scratch")

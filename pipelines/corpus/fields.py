@@ -40,7 +40,7 @@ def post(record: Record) -> dict[str, Any]:
         "removed": is_gone(body) or bool(record.get("removed_by_category")),
         "over_18": boolean(record.get("over_18")),
         "is_self": boolean(record.get("is_self")),
-        "crosspost": bool(record.get("crosspost_parent") or record.get("crosspost_parent_list")),
+        "crosspost": is_crosspost(record),
         "score_hidden": None,
         "contest_mode": boolean(record.get("contest_mode")),
     }
@@ -49,12 +49,11 @@ def post(record: Record) -> dict[str, Any]:
 def comment(record: Record) -> dict[str, Any]:
     """The columns of RECORD for a comment, without its bookkeeping; raises Incomplete."""
     body = text(required(record, "body"))
-    parent = record.get("parent_id")
     return {
         **_common(record),
         "kind": COMMENT,
         "post_id": identifier(record, "link_id"),
-        "parent_id": encodable(str(parent)) if parent is not None else None,
+        "parent_id": name_of(record.get("parent_id")),
         "title": None,
         "text": body,
         "removed": is_gone(body),
@@ -72,14 +71,14 @@ def _common(record: Record) -> dict[str, Any]:
         raise Incomplete("created_utc")
     return {
         "id": identifier(record, "id"),
-        "subreddit": encodable(str(required(record, "subreddit"))),
+        "subreddit": name_of(required(record, "subreddit")),
         "author": author(record.get("author")),
         "created_utc": created,
-        "score": integer(record.get("score", record.get("ups"))),
+        "score": integer(record.get("ups") if record.get("score") is None else record["score"]),
         "distinguished": bool(record.get("distinguished")),
         "stickied": boolean(record.get("stickied")),
         "edited": edited(record.get("edited")),
-        "settled": settled(record),
+        "settled": settled(record.get("_meta")),
     }
 
 
@@ -92,13 +91,29 @@ def required(record: Record, name: str) -> Any:
 
 
 def identifier(record: Record, name: str) -> str:
-    """An id without its ``t3_`` or ``t1_`` prefix."""
-    value = encodable(str(required(record, name)).strip())
-    if value[2:3] == "_" and value[0] == "t":
-        value = value[3:]
-    if not value:
+    """An id without its ``t3_`` or ``t1_`` prefix; raises Incomplete."""
+    value = bare(record.get(name))
+    if value is None:
         raise Incomplete(name)
     return value
+
+
+def bare(value: Any) -> str | None:
+    """An id without its ``t3_`` or ``t1_`` prefix, None where nothing is left."""
+    name = encodable(str(value).strip()) if value is not None else ""
+    if name[2:3] == "_" and name[0] == "t":
+        name = name[3:]
+    return name or None
+
+
+def name_of(value: Any) -> str | None:
+    """A name as it stands."""
+    return encodable(str(value)) if value is not None else None
+
+
+def is_crosspost(record: Record) -> bool:
+    """Whether a post repeats one of another community."""
+    return bool(record.get("crosspost_parent") or record.get("crosspost_parent_list"))
 
 
 def seconds(value: Any) -> int | None:
@@ -136,16 +151,13 @@ def edited(value: Any) -> bool | None:
     return boolean(value)
 
 
-def settled(record: Record) -> bool | None:
-    """Whether the score was read a second time, 36 h after posting; None for dumps that never say.
+def settled(meta: Any) -> bool | None:
+    """Whether the score was read a second time, 36 h after posting, by the row's ``_meta``; None where that is silent.
 
     From 2023-11 on the public dumps hold each row as first seen and mark in ``_meta`` the
     rows that were read again.
     """
-    meta = record.get("_meta")
-    if isinstance(meta, Mapping):
-        return meta.get("retrieved_2nd_on") is not None
-    return None
+    return meta.get("retrieved_2nd_on") is not None if isinstance(meta, Mapping) else None
 
 
 def author(value: Any) -> str | None:

@@ -1,53 +1,61 @@
-"""Dumps as a Ray Data source: one read task a file, Arrow tables of RECORD out.
+"""A dump, or a piece of one, as Arrow tables of RECORD.
 
-Where only some communities are wanted, a block of lines is searched for their names
-before anything is parsed: 1.8x the speed of parsing every line. A line that does not
-name one of them is counted as ``other_subreddit`` unparsed, so only lines that were
-parsed can be found malformed. The first lines of each file are always parsed: they show
+Where only some communities are wanted, each block of lines is searched for their names
+before anything is parsed. A line that does not name one of them, begins with ``{`` and
+ends with ``}`` is counted as ``other_subreddit`` unparsed: damage in its middle stays
+unseen. All other lines are parsed, and so are the first ones of each piece: they show
 that the file holds JSON of the expected kind, and which communities are in it.
 
 Every line read leaves as a row or in a tally row; what cannot be parsed is also written
-to quarantine, one file a dump, which a repeated task overwrites.
+to quarantine, one file a piece, which a repeated task overwrites. A line is named by the
+file, the stored offset of the frame at which decoding began (0 for whole files), and its
+number and decoded offset from there:
+``tail -c +FRAME+1 FILE | zstd -dc --long=31 | tail -c +OFFSET+1 | head -n 1``.
 """
 
 import hashlib
 import json
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
-from operator import itemgetter
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
-from ray.data import Datasource, ReadTask
-from ray.data.block import BlockMetadata
 
 from configs.errors import DataError
 from pipelines.corpus import fields
-from pipelines.corpus.decoding import blocks
-from pipelines.corpus.schema import COMMENT, POST, RECORD, SEEN
+from pipelines.corpus.columns import READ, convert, table_of, tallies_of
+from pipelines.corpus.decoding import Block, blocks, suffix
+from pipelines.corpus.schema import COMMENT, POST, SEEN
+from pipelines.corpus.search import Search
 
-PROBE = 1000
-"""Lines at a file's start that are parsed whatever they name."""
-TABLE_ROWS, TABLE_BYTES = 50_000, 64 << 20
+__all__ = ["Dump", "ReadOptions", "read_dump", "table_of", "tallies_of"]
+
+PROBE = 200
+"""Lines at a piece's start that are parsed whatever they name."""
+BATCH_ROWS, BATCH_BYTES = 2000, 4 << 20
+"""Parsed lines converted at once."""
+TABLE_ROWS, TABLE_BYTES = 50_000, 16 << 20
+"""Rows, or bytes of their lines, handed on at once."""
 HOPELESS = 10_000
 """Malformed lines after which a file is refused before its end."""
 
 
-_CONVERTED = tuple(name for name in RECORD.names if name not in {"text_key", "dropped", "count"})
-"""Columns that ``fields`` makes of a line."""
-
-
 @dataclass(frozen=True)
 class Dump:
-    """One file of posts or of comments."""
+    """One file of posts or of comments, or the piece of it that begins within ``[start, stop)``.
+
+    The range is in stored bytes for .zst files and in row groups for Parquet files.
+    """
 
     kind: str
     location: str
+    start: int = 0
+    stop: int | None = None
 
 
 @dataclass(frozen=True)
@@ -61,44 +69,36 @@ class ReadOptions:
     """Folder for lines that cannot be parsed."""
 
 
-class DumpDatasource(Datasource):
-    """Dump files of both kinds; each becomes one task, since a frame cannot be split."""
-
-    def __init__(self, dumps: list[Dump], options: ReadOptions):
-        super().__init__()
-        self.dumps = dumps
-        self.options = options
-
-    def estimate_inmemory_data_size(self) -> int | None:
-        return None
-
-    def get_read_tasks(
-        self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
-    ) -> list[ReadTask]:
-        return [
-            ReadTask(
-                partial(read_dump, dump, self.options),
-                BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None, input_files=(dump.location,)),
-                schema=RECORD,
-                per_task_row_limit=per_task_row_limit,
-            )
-            for dump in self.dumps
-        ]
-
-
 def read_dump(dump: Dump, options: ReadOptions) -> Iterator[pa.Table]:
     """The dump's rows as tables of RECORD; the last one holds the tallies.
 
     Raises DataError naming the file where it is damaged, of the other kind, or no JSON.
     """
     reading = Reading(dump, options)
-    for block in blocks(dump.location):
-        for number, line in reading.candidates(block):
-            reading.take(number, line)
-            if len(reading.rows) >= TABLE_ROWS or reading.row_bytes >= TABLE_BYTES:
-                yield reading.table()
+    for _ in reading.parquet() if suffix(dump.location) == ".parquet" else reading.lines_of_blocks():
+        if reading.rows >= TABLE_ROWS or reading.row_bytes >= TABLE_BYTES:
+            yield reading.table()
     yield reading.table()
     yield reading.finish()
+
+
+@dataclass
+class Place:
+    """Where decoding began, and what has been read since."""
+
+    origin: int = 0
+    lines: int = 0
+
+
+@dataclass
+class Parsed:
+    """Parsed lines that wait for conversion."""
+
+    records: list[tuple[Any, ...]] = field(default_factory=list)
+    """Values of the fields in READ."""
+    lines: list[tuple[int, int, bytes]] = field(default_factory=list)
+    """Number, decoded offset and bytes of each."""
+    size: int = 0
 
 
 @dataclass
@@ -107,63 +107,122 @@ class Reading:
 
     dump: Dump
     options: ReadOptions
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    place: Place = field(default_factory=Place)
+    waiting: Parsed = field(default_factory=Parsed)
+    tables: list[pa.Table] = field(default_factory=list)
+    rows: int = 0
     row_bytes: int = 0
-    lines: int = 0
-    """Lines of the blocks before the current one."""
-    parsed: int = 0
+    asked: int = 0
+    """Lines that were parsed for what they name or for where they stand."""
+    asked_bad: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     seen: Counter[str] = field(default_factory=Counter)
     first_bad: int = 0
     quarantined: list[bytes] = field(default_factory=list)
     quarantine_begun: bool = False
 
-    def candidates(self, block: bytes) -> Iterator[tuple[int, bytes]]:
-        """Number and bytes of each line to parse; all others are counted."""
-        start = self.lines
-        total = block.count(b"\n") + (not block.endswith(b"\n"))
-        self.lines += total
-        if not self.options.subreddits:
-            yield from enumerate(_split(block), start + 1)
-            return
-        probe = _split(block)[:PROBE] if start == 0 else []
-        yield from enumerate(probe, 1)
-        handed, number = len(probe), start + len(probe)
-        position = sum(len(line) + 1 for line in probe)
-        for begin, end in matching_lines(block, _pattern(self.options.subreddits), position):
-            number += block.count(b"\n", position, begin) + 1
-            position = end + 1
-            handed += 1
-            yield number, block[begin:end]
-        self.dropped["other_subreddit"] += total - handed
+    def lines_of_blocks(self) -> Iterator[None]:
+        """Take in block after block."""
+        search = Search(self.options.subreddits) if self.options.subreddits else None
+        for block in blocks(self.dump.location, self.dump.start, self.dump.stop):
+            self.place.origin = block.origin
+            self._take_block(block, search)
+            yield
 
-    def take(self, number: int, line: bytes) -> None:
-        """Parse one line: a row, or a reason."""
-        if not line.strip():
-            self.dropped["blank"] += 1
-            return
-        self.parsed += 1
+    def parquet(self) -> Iterator[None]:
+        """Take in batch after batch of rows."""
+        from pipelines.corpus import parquet  # 10 MB that other dumps need not hold
+
+        for batch in parquet.batches(self.dump.location, self.options.subreddits, self.dump.start, self.dump.stop):
+            self.dropped["other_subreddit"] += batch.others
+            self.place.lines = batch.last
+            for number, record in batch.rows:
+                self.asked += 1
+                self._wait(number, 0, b"", record)
+            self._convert()
+            self.row_bytes += batch.size
+            yield
+
+    def _take_block(self, block: Block, search: Search | None) -> None:
+        """Parse the block's lines that may be wanted or may be damaged; count all others."""
+        data = np.frombuffer(block.buffer, np.uint8, block.size)
+        ends = np.flatnonzero(data == 10)
+        begins = np.concatenate(([0], ends[:-1] + 1))
+        filled = begins < ends
+        self.dropped["blank"] += len(ends) - int(np.count_nonzero(filled))
+        if search:
+            odd = _odd(data, begins, ends) & filled
+            asked = np.zeros(len(ends), bool)
+            asked[search.lines(block.buffer, block.size, ends)] = True
+            asked[: max(0, PROBE - self.place.lines)] = True
+            asked &= filled
+            chosen = np.flatnonzero(odd | asked)
+            self.dropped["other_subreddit"] += int(np.count_nonzero(filled)) - len(chosen)
+            because = asked[chosen].tolist()
+        else:
+            chosen = np.flatnonzero(filled)
+            because = [True] * len(chosen)
+        self.asked += sum(because)
+        first = self.place.lines + 1 + (block.origin > 0)  # behind a cut line, which another piece reads
+        for number, begin, end, asked_for in zip(
+            (chosen + first).tolist(), begins[chosen].tolist(), ends[chosen].tolist(), because, strict=True
+        ):
+            self._take(number, block.offset + begin, bytes(block.buffer[begin:end]), asked_for)
+        self.place.lines += len(ends)
+
+    def _take(self, number: int, offset: int, line: bytes, asked: bool) -> None:
+        """Parse one line, or say why not."""
         try:
             record = parse(line)
-            self._check_kind(record, number)
-            if not self._is_wanted(record.get("subreddit")):
-                self.dropped["other_subreddit"] += 1
-                return
-            row = fields.post(record) if self.dump.kind == POST else fields.comment(record)
-        except fields.Incomplete as error:
-            self._quarantine(number, line, "incomplete", str(error))
-        except ValueError as error:
-            if isinstance(error, DataError):
-                raise
-            self._quarantine(number, line, "malformed", "not a JSON object")
-        else:
-            self.rows.append(row)
-            self.row_bytes += len(line)
+        except ValueError:
+            if line.strip():
+                self.asked_bad += asked
+                self._quarantine(number, offset, line, "malformed", "not a JSON object")
+            else:
+                self.asked -= asked
+                self.dropped["blank"] += 1
+            return
+        self._wait(number, offset, line, record)
+
+    def _wait(self, number: int, offset: int, line: bytes, record: dict[str, Any]) -> None:
+        """Keep what is needed of a record: holding whole ones costs more than parsing them."""
+        waiting = self.waiting
+        waiting.records.append(tuple(map(record.get, READ[self.dump.kind])))
+        waiting.lines.append((number, offset, line))
+        waiting.size += len(line)
+        if len(waiting.records) >= BATCH_ROWS or waiting.size >= BATCH_BYTES:
+            self._convert()
+
+    def _convert(self) -> None:
+        """Rows of what waits: of the wanted communities, the incomplete ones to quarantine."""
+        waiting, self.waiting = self.waiting, Parsed()
+        if not waiting.records:
+            return
+        given = _by_field(self.dump.kind, waiting.records)
+        self._check_kind(given, waiting)
+        self.seen.update(_names(given["subreddit"]))
+        if wanted := self.options.subreddits:
+            # Lines without a name pass here and are found incomplete.
+            kept = [name is None or str(name).lower() in wanted for name in given["subreddit"]]
+            self.dropped["other_subreddit"] += len(kept) - sum(kept)
+            waiting.records, waiting.lines = list(compress(waiting.records, kept)), list(compress(waiting.lines, kept))
+            given = _by_field(self.dump.kind, waiting.records)
+        if not waiting.records:
+            return
+        table, missing = convert(self.dump.kind, given)
+        for place, name in missing.items():
+            number, offset, line = waiting.lines[place]
+            self.asked_bad += 1
+            self._quarantine(number, offset, line or _shown(self.dump.kind, waiting.records[place]), "incomplete", name)
+        self.tables.append(table)
+        self.rows += table.num_rows
+        self.row_bytes += sum(len(line) for _, _, line in waiting.lines)
 
     def table(self) -> pa.Table:
         """The rows held, as a table; forgets them."""
-        table = table_of(self.rows)
-        self.rows, self.row_bytes = [], 0
+        self._convert()
+        table = pa.concat_tables(self.tables) if self.tables else table_of([])
+        self.tables, self.rows, self.row_bytes = [], 0, 0
         return table
 
     def finish(self) -> pa.Table:
@@ -174,44 +233,52 @@ class Reading:
         self._write_quarantine()
         return tallies_of(tallies + seen)
 
-    def _is_wanted(self, subreddit: Any) -> bool:
-        """Whether the community is kept; counts those seen. Without a name the line is found incomplete later."""
-        if subreddit is None:
-            return True
-        name = fields.encodable(str(subreddit))
-        self.seen[name] += 1
-        return not self.options.subreddits or name.lower() in self.options.subreddits
-
-    def _check_kind(self, record: dict[str, Any], number: int) -> None:
+    def _check_kind(self, given: dict[str, tuple[Any, ...]], waiting: Parsed) -> None:
         """A dump given as the other kind is refused at its first row."""
-        looks_like = COMMENT if "link_id" in record and "body" in record else POST if "title" in record else None
-        if looks_like not in {None, self.dump.kind}:
-            raise DataError(
-                f"{self.dump.location}: line {number} is a {looks_like}, but the file was given under"
-                f" corpus.{self.dump.kind}s; give it under corpus.{looks_like}s"
-            )
+        titles, bodies, links = given["title"], given["body"], given["link_id"]
+        if self.dump.kind == COMMENT and None not in bodies and None not in links:
+            return
+        if self.dump.kind == POST and bodies.count(None) == len(bodies):
+            return
+        for (number, _, _), title, body, link in zip(waiting.lines, titles, bodies, links, strict=True):
+            replies = body is not None and link is not None
+            looks_like = COMMENT if replies else POST if title is not None else self.dump.kind
+            if looks_like != self.dump.kind:
+                raise DataError(
+                    f"{self.dump.location}: {self._line(number)} is a {looks_like}, but the file was given under"
+                    f" corpus.{self.dump.kind}s; give it under corpus.{looks_like}s"
+                )
 
     def _check_share(self) -> None:
         bad = self.dropped["malformed"] + self.dropped["incomplete"]
-        if bad > self.options.max_malformed_share * self.parsed:
+        share, total = self.options.max_malformed_share, self.place.lines - self.dropped["blank"]
+        if bad > share * total or self.asked_bad > share * self.asked:
+            some = (bad, total) if bad > share * total else (self.asked_bad, self.asked)
             raise DataError(
-                f"{self.dump.location}: {bad:,} of {self.parsed:,} lines parsed are no JSON or lack a field, more than"
-                f" corpus.max_malformed_share={self.options.max_malformed_share:g}; the first is line {self.first_bad}"
+                f"{self.dump.location}: {some[0]:,} of {some[1]:,} lines are no JSON or lack a field, more than"
+                f" corpus.max_malformed_share={share:g}; the first is {self._line(self.first_bad)}"
             )
 
-    def _quarantine(self, number: int, line: bytes, reason: str, detail: str) -> None:
+    def _line(self, number: int) -> str:
+        """A line's name in messages."""
+        return f"line {number}" + (f" behind byte {self.place.origin:,}" if self.place.origin else "")
+
+    def _quarantine(self, number: int, offset: int, line: bytes, reason: str, detail: str) -> None:
         self.dropped[reason] += 1
         self.first_bad = self.first_bad or number
-        entry = {"file": self.dump.location, "line": number, "reason": reason, "detail": detail}
-        self.quarantined.append(orjson.dumps(entry | {"text": line.decode("utf-8", "replace")}) + b"\n")
-        if len(self.quarantined) >= HOPELESS:
-            self._check_share()
+        entry = {"file": self.dump.location, "frame": self.place.origin, "line": number, "offset": offset}
+        entry |= {"reason": reason, "detail": detail, "text": line.decode("utf-8", "replace")}
+        self.quarantined.append(orjson.dumps(entry) + b"\n")
+        if len(self.quarantined) >= HOPELESS or len(line) > BATCH_BYTES:
+            if len(self.quarantined) >= HOPELESS:
+                self._check_share()
             self._write_quarantine()
 
     def _write_quarantine(self) -> None:
         if self.quarantined and self.options.quarantine is not None:
             name = hashlib.blake2b(self.dump.location.encode(), digest_size=8).hexdigest()
-            path = self.options.quarantine / f"{self.dump.kind}s-{name}.jsonl"
+            piece = f"-{self.dump.start}" if self.dump.start else ""
+            path = self.options.quarantine / f"{self.dump.kind}s-{name}{piece}.jsonl"
             with path.open("ab" if self.quarantine_begun else "wb") as file:
                 file.writelines(self.quarantined)
             self.quarantine_begun = True
@@ -232,35 +299,27 @@ def parse(line: bytes) -> dict[str, Any]:
     return record
 
 
-def matching_lines(block: bytes, pattern: re.Pattern[bytes], start: int = 0) -> Iterator[tuple[int, int]]:
-    """Begin and end of each line of the block, from ``start`` on, in which the pattern occurs."""
-    while match := pattern.search(block, start):
-        begin = block.rfind(b"\n", start, match.start()) + 1 or start
-        end = block.find(b"\n", match.end())
-        end = len(block) if end < 0 else end
-        yield begin, end
-        start = end + 1
+def _odd(data: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Lines that do not begin with ``{`` and end with ``}``."""
+    last = data[ends - 1]
+    returns = np.flatnonzero(last == 13)
+    last[returns] = data[ends[returns] - 2]
+    odd: np.ndarray = (data[begins] != ord("{")) | (last != ord("}"))
+    return odd
 
 
-def _pattern(subreddits: Iterable[str]) -> re.Pattern[bytes]:
-    """Finds the field ``subreddit`` with one of the names; the key is literal, so that the search is fast."""
-    names = "|".join(sorted(re.escape(name) for name in subreddits))
-    return re.compile(rf'"subreddit"\s*:\s*"(?i:{names})"'.encode())
+def _by_field(kind: str, records: list[tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+    names = READ[kind]
+    return dict(zip(names, zip(*records, strict=True) if records else ((),) * len(names), strict=True))
 
 
-def _split(block: bytes) -> list[bytes]:
-    lines = block.split(b"\n")
-    return lines[:-1] if block.endswith(b"\n") else lines
+def _shown(kind: str, record: tuple[Any, ...]) -> bytes:
+    """A record that was no line, for quarantine."""
+    return orjson.dumps(dict(zip(READ[kind], record, strict=True)), default=str)
 
 
-def table_of(rows: list[dict[str, Any]]) -> pa.Table:
-    """Converted rows as a table of RECORD, each alive and standing for itself."""
-    columns: dict[str, Any] = dict(zip(_CONVERTED, zip(*map(itemgetter(*_CONVERTED), rows), strict=True), strict=False))
-    columns |= {"count": pa.repeat(pa.scalar(1), len(rows))}
-    nothing = {field.name: pa.nulls(len(rows), field.type) for field in RECORD if field.name not in columns}
-    return pa.table({name: columns[name] if name in columns else nothing[name] for name in RECORD.names}, schema=RECORD)
-
-
-def tallies_of(tallies: list[dict[str, Any]]) -> pa.Table:
-    """Tallies as a table of RECORD."""
-    return pa.Table.from_pylist(tallies, schema=RECORD)
+def _names(values: tuple[Any, ...]) -> Iterator[str]:
+    """Communities' names, those of rows without one left out."""
+    return (
+        value if type(value) is str and value.isascii() else str(fields.name_of(value)) for value in values if value
+    )

@@ -1,7 +1,9 @@
 """Where dumps lie: globs expanded, files opened, on this machine or in a bucket.
 
 Local paths and ``s3://``, ``gs://`` (any URI that pyarrow's file systems know) go through
-the same three calls. Credentials are those of the environment; nothing is cached.
+the same calls. Credentials are those of the environment (``AWS_ENDPOINT_URL`` names another
+store that speaks S3; so does a query such as ``?endpoint_override=host:port&scheme=http``);
+nothing is cached.
 """
 
 import re
@@ -12,9 +14,10 @@ from typing import Self
 import pyarrow as pa
 from pyarrow import fs
 
-from configs.errors import MissingInput
+from configs.errors import DataError, MissingInput
 
 _WILDCARD = re.compile(r"[*?\[]")
+_QUERY = re.compile(r"\?[a-z_]+=.*$")
 
 
 def expand(globs: Iterable[str | Path]) -> list[str]:
@@ -42,6 +45,12 @@ def is_remote(location: str) -> bool:
     return "://" in location
 
 
+def split_query(location: str) -> tuple[str, str]:
+    """A URI without its query, and the query (``?endpoint_override=...``); a path and nothing."""
+    query = _QUERY.search(location) if is_remote(location) else None
+    return (location[: query.start()], location[query.start() :]) if query else (location, "")
+
+
 def resolve(location: str) -> tuple[fs.FileSystem, str]:
     """The file system of ``location`` and the path inside it."""
     if is_remote(location):
@@ -51,17 +60,29 @@ def resolve(location: str) -> tuple[fs.FileSystem, str]:
 
 
 class Stream:
-    """A binary stream that knows how many bytes were read, on stores that cannot tell."""
+    """A file's stored bytes from some offset on, which knows where it stands."""
 
-    def __init__(self, file: pa.NativeFile):
+    def __init__(self, location: str, file: pa.NativeFile, offset: int = 0):
+        self._location = location
         self._file = file
-        self.offset = 0
+        self.offset = offset
+        """Stored bytes before the next one that ``read`` gives."""
 
     def read(self, size: int = -1) -> bytes:
-        """The next bytes, at most ``size``; none at the end."""
-        data: bytes = self._file.read(size if size >= 0 else None)
+        """The next bytes, at most ``size``; none at the end. Raises DataError where the store fails."""
+        try:
+            data: bytes = self._file.read(size if size >= 0 else None)
+        except OSError as error:
+            why = type(error).__name__
+            raise DataError(f"{self._location}: the store stopped answering at byte {self.offset:,} ({why})") from None
         self.offset += len(data)
         return data
+
+    def readinto(self, view: memoryview, /) -> int:
+        """Fill the view's beginning; 0 at the end."""
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
 
     def __enter__(self) -> Self:
         return self
@@ -70,16 +91,28 @@ class Stream:
         self._file.close()
 
 
-def open_file(location: str) -> Stream:
-    """A buffered stream of the file as stored, without decompression.
+def open_file(location: str, offset: int = 0) -> Stream:
+    """The file as stored, without decompression, from ``offset`` on.
 
     Raises MissingInput where the file has gone.
     """
+    file = open_random(location)
+    file.seek(offset)
+    return Stream(location, file, offset)
+
+
+def open_random(location: str) -> pa.NativeFile:
+    """The file for reading at any offset. Raises MissingInput where the file has gone."""
     filesystem, path = resolve(location)
     try:
-        return Stream(filesystem.open_input_stream(path, compression=None, buffer_size=1 << 20))
-    except (FileNotFoundError, PermissionError) as error:
+        return filesystem.open_input_file(path)
+    except OSError as error:
         raise MissingInput(f"{location}: cannot be opened ({type(error).__name__})") from None
+
+
+def chunk_size(location: str) -> int:
+    """Stored bytes to ask for at once: a request to a remote store costs tens of milliseconds."""
+    return 8 << 20 if is_remote(location) else 1 << 20
 
 
 def size(location: str) -> int:
@@ -101,11 +134,12 @@ def _local_matches(pattern: str) -> list[str]:
 
 def _remote_matches(uri: str) -> list[str]:
     """Files of the bucket that match; only the folder before the first wildcard is listed."""
-    scheme, _, rest = uri.partition("://")
+    pattern, query = split_query(uri)
+    scheme, _, rest = pattern.partition("://")
     wild = _WILDCARD.search(rest)
     folder = rest[: rest.rindex("/", 0, wild.start()) if "/" in rest[: wild.start()] else 0] if wild else rest
     try:
-        filesystem, path = fs.FileSystem.from_uri(f"{scheme}://{folder}")
+        filesystem, path = fs.FileSystem.from_uri(f"{scheme}://{folder}{query}")
         if not wild:
             return [uri] if filesystem.get_file_info(path).type == fs.FileType.File else []
         deep = "/" in rest[wild.start() :]
@@ -115,8 +149,8 @@ def _remote_matches(uri: str) -> list[str]:
         raise MissingInput(f"{uri}: cannot be listed ({why}); check the address and the credentials") from None
     prefix = f"{scheme}://{folder}"
     files = (prefix + info.path.removeprefix(path) for info in listing if info.type == fs.FileType.File)
-    matcher = re.compile(_glob_pattern(uri))
-    return sorted(file for file in files if matcher.fullmatch(file))
+    matcher = re.compile(_glob_pattern(pattern))
+    return sorted(file + query for file in files if matcher.fullmatch(file))
 
 
 def _glob_pattern(glob: str) -> str:

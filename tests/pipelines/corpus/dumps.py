@@ -55,3 +55,14 @@ def zst(path: Path, rows: Iterable[dict[str, Any] | bytes], frames: int = 1, win
             compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
             file.write(compressor.compress(data[start : start + step]) + compressor.flush())
     return path
+
+
+def zst_of_frames(path: Path, data: bytes, size: int, skippable: bool = False) -> Path:
+    """Write the bytes as a .zst of frames of ``size`` bytes each, with skippable frames between them if asked."""
+    with path.open("wb") as file:
+        for number, start in enumerate(range(0, max(len(data), 1), size)):
+            compressor = zstandard.ZstdCompressor(write_checksum=number % 2 == 0, write_content_size=number % 3 == 0)
+            file.write(compressor.compress(data[start : start + size]))
+            if skippable:
+                file.write(bytes([0x50 + number % 16]) + b"\x2a\x4d\x18\x06\0\0\0\x28\xb5\x2f\xfd\0\0")
+    return path

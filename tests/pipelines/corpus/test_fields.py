@@ -108,6 +108,6 @@ def test_what_was_taken_back_is_marked_removed(text: str) -> None:
 
 
 def test_a_second_reading_is_known_only_where_the_dump_says() -> None:
-    assert fields.settled({"_meta": {"retrieved_2nd_on": 5}}) is True
-    assert fields.settled({"_meta": {"note": "x"}}) is False
-    assert fields.settled({}) is None
+    assert fields.settled({"retrieved_2nd_on": 5}) is True
+    assert fields.settled({"note": "x"}) is False
+    assert fields.settled(None) is None

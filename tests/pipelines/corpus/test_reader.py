@@ -6,14 +6,17 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.errors import DataError
-from pipelines.corpus import reader
-from pipelines.corpus.reader import Dump, ReadOptions, matching_lines, read_dump
-from tests.pipelines.corpus.dumps import comment, post, zst
+from pipelines.corpus import decoding, reader
+from pipelines.corpus.datasource import cut
+from pipelines.corpus.reader import Dump, ReadOptions, read_dump
+from tests.pipelines.corpus.dumps import comment, post, zst, zst_of_frames
 
 
 def read(path: Path, kind: str = "comment", wanted: tuple[str, ...] = (), **options: Any) -> pa.Table:
@@ -52,53 +55,90 @@ def test_spaces_in_the_json_do_not_hide_a_row(tmp_path: Path) -> None:
     assert ends(read(zst(tmp_path / "RC.zst", rows), wanted=("quiet",)))[None] == 1
 
 
-@settings(max_examples=60, deadline=None)
+LINES = {
+    "wanted": orjson.dumps(comment("c", "p")),
+    "other": orjson.dumps(comment("c", "p", subreddit="Loud")),
+    "broken": b'{"subreddit":"Quiet", "body',
+    "returned": orjson.dumps(comment("c", "p")) + b"\r",
+    "blank": b"",
+    "incomplete": orjson.dumps({"subreddit": "Quiet", "id": "c"}),
+}
+
+
+@settings(max_examples=150, deadline=None)
 @given(
-    kinds=st.lists(st.sampled_from(["wanted", "other", "broken", "blank", "incomplete"]), max_size=60),
+    kinds=st.lists(st.sampled_from(sorted(LINES)), max_size=60),
     ended=st.booleans(),
-    size=st.integers(50, 900),
+    frame=st.integers(1, 3000),
+    skippable=st.booleans(),
+    piece=st.integers(20, 2000),
+    block=st.integers(50, 900),
     probe=st.integers(0, 10),
     searching=st.booleans(),
 )
-def test_every_line_is_accounted_for_wherever_blocks_are_cut(
-    tmp_path_factory: pytest.TempPathFactory, kinds: list[str], ended: bool, size: int, probe: int, searching: bool
+def test_every_line_comes_out_once_however_frames_pieces_and_blocks_are_cut(
+    tmp_path_factory: pytest.TempPathFactory,
+    kinds: list[str],
+    ended: bool,
+    frame: int,
+    skippable: bool,
+    piece: int,
+    block: int,
+    probe: int,
+    searching: bool,
 ) -> None:
-    made = {
-        "wanted": orjson.dumps(comment("c", "p")),
-        "other": orjson.dumps(comment("c", "p", subreddit="Loud")),
-        "broken": b'{"subreddit":"Quiet", "body',
-        "blank": b"",
-        "incomplete": orjson.dumps({"subreddit": "Quiet", "id": "c"}),
-    }
-    data = b"\n".join(made[kind] for kind in kinds) + (b"\n" if ended and kinds else b"")
-    path = tmp_path_factory.mktemp("dump") / "RC.ndjson"
-    path.write_bytes(data)
-    lines = data.count(b"\n") + (bool(data) and not data.endswith(b"\n"))
+    named = [LINES[kind].replace(b'"c"', b'"c%d"' % number) for number, kind in enumerate(kinds)]
+    data = b"\n".join(named) + (b"\n" if ended and kinds else b"")
+    path = zst_of_frames(tmp_path_factory.mktemp("dump") / "RC.zst", data, frame, skippable)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reader, "PROBE", probe)
-        patch.setattr(reader, "blocks", lambda location: _cut(data, size))
-        got = ends(read(path, wanted=("quiet",) if searching else ()))
-    assert got.total() == lines
-    assert got[None] == kinds.count("wanted") + (0 if searching else kinds.count("other"))
-    assert got["malformed"] == kinds.count("broken")
-    assert got["incomplete"] == kinds.count("incomplete")
+        patch.setattr(decoding, "BLOCK", block)
+        chosen = ReadOptions(frozenset({"quiet"} if searching else ()), 1.0)
+        tables = [table for part in cut(Dump("comment", str(path)), piece) for table in read_dump(part, chosen)]
+    got = pa.concat_tables(tables)
+    counts = ends(got)
+    assert counts.total() == data.count(b"\n") + (bool(data) and not data.endswith(b"\n"))
+    expected = {"wanted", "returned"} | (set() if searching else {"other"})
+    rows = got.filter(pc.and_(pc.is_null(got["dropped"]), pc.equal(got["kind"], "comment")))
+    assert rows["id"].to_pylist() == [f"c{number}" for number, kind in enumerate(kinds) if kind in expected]
+    assert counts["malformed"] == kinds.count("broken")
+    assert counts["incomplete"] == kinds.count("incomplete")
 
 
-def _cut(data: bytes, size: int) -> list[bytes]:
-    """Blocks of whole lines, about ``size`` bytes each."""
-    blocks, block = [], b""
-    for line in data.splitlines(keepends=True):
-        block += line
-        if len(block) >= size:
-            blocks.append(block)
-            block = b""
-    return [*blocks, block] if block else blocks
+def test_a_line_longer_than_several_pieces_comes_out_once(tmp_path: Path) -> None:
+    rows = [comment("a", "p"), comment("long", "p", body=str(list(range(20_000)))), comment("z", "p")]
+    path = zst_of_frames(tmp_path / "RC.zst", b"\n".join(map(orjson.dumps, rows)) + b"\n", 5_000)
+    parts = cut(Dump("comment", str(path)), 1_000)
+    assert len(parts) > 10
+    ids = [table["id"].to_pylist() for part in parts for table in read_dump(part, ReadOptions(frozenset(), 0.0))]
+    assert [name for some in ids for name in some if name and name != "comment"] == ["a", "long", "z"]
 
 
-def test_matching_lines_are_found_at_both_ends_of_a_block() -> None:
-    block = b"hit one\nmiss\nhit two hit\nmiss\nlast hit"
-    found = [block[a:b] for a, b in matching_lines(block, reader.re.compile(b"hit"))]
-    assert found == [b"hit one", b"hit two hit", b"last hit"]
+def test_damaged_ends_of_lines_are_seen_though_the_line_names_nothing_wanted(tmp_path: Path) -> None:
+    whole = orjson.dumps(comment("x", "p", subreddit="Loud"))
+    rows: list[Any] = [comment("x", "p", subreddit="Loud")] * reader.PROBE
+    rows += [whole[:-5], whole[5:], whole + b"\r", b"   ", comment("c", "p")]
+    got = read(zst(tmp_path / "RC.zst", rows), wanted=("quiet",))
+    assert ends(got) == {None: 1, "malformed": 2, "blank": 1, "other_subreddit": reader.PROBE + 1}
+
+
+def test_a_bad_line_of_a_later_piece_is_found_by_frame_and_offset(tmp_path: Path) -> None:
+    rows = [orjson.dumps(comment(f"c{i}", "p")) for i in range(3000)]
+    rows[2500] = b"{bad"
+    path = zst_of_frames(tmp_path / "RC.zst", b"\n".join(rows) + b"\n", 50_000)
+    parts = cut(Dump("comment", str(path)), path.stat().st_size // 4)
+    assert len(parts) == 4
+    for part in parts:
+        for _ in read_dump(part, ReadOptions(frozenset(), 0.1, tmp_path)):
+            pass
+    (file,) = tmp_path.glob("*.jsonl")
+    entry = orjson.loads(file.read_bytes())
+    assert entry["frame"] > 0
+    with path.open("rb") as raw:
+        raw.seek(entry["frame"])
+        rest = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True).read()
+    assert rest[entry["offset"] :].startswith(b"{bad\n")
+    assert rest.split(b"\n")[entry["line"] - 1] == b"{bad"
 
 
 def test_lone_surrogates_and_duplicate_keys_are_read(tmp_path: Path) -> None:
@@ -136,7 +176,7 @@ def test_a_file_with_too_many_bad_lines_is_refused_with_the_first_of_them(tmp_pa
 def test_a_file_that_is_no_json_is_refused_even_when_searched_for_names(tmp_path: Path) -> None:
     path = tmp_path / "RC.ndjson"
     path.write_bytes(b"once upon a time\n" * 5000)
-    with pytest.raises(DataError, match=r"RC\.ndjson: 1,000 of 1,000 lines .*the first is line 1"):
+    with pytest.raises(DataError, match=r"RC\.ndjson: 5,000 of 5,000 lines .*the first is line 1"):
         read(path, wanted=("quiet",), max_malformed_share=0.01)
 
 
@@ -160,7 +200,10 @@ def test_a_dump_of_the_other_kind_is_refused_with_its_name(tmp_path: Path) -> No
 
 def test_tables_are_handed_on_before_the_file_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "TABLE_ROWS", 100)
+    monkeypatch.setattr(reader, "BATCH_ROWS", 10)
+    monkeypatch.setattr(decoding, "BLOCK", 1000)
     path = zst(tmp_path / "RC.zst", [comment(f"c{i}", "p") for i in range(250)])
     sizes = [table.num_rows for table in read_dump(Dump("comment", str(path)), ReadOptions(frozenset(), 0.0))]
-    assert sizes[:2] == [100, 100]
+    assert len(sizes) >= 3
+    assert all(100 <= size < 120 for size in sizes[:2])
     assert sum(sizes) == 251
