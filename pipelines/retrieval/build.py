@@ -10,11 +10,12 @@ so that posts, replies and settings that went away leave nothing behind.
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
 
@@ -105,15 +106,20 @@ def write_index(threads: Path, settings: RetrievalSettings, folder: Path, earlie
             **actors(settings),
         )
     )
+    return stored(rows.iter_batches(batch_size=None, batch_format="pyarrow"), folder / INDEX)
+
+
+def stored(batches: Iterable[pa.Table], index: Path) -> Account:
+    """Write posts with vectors into the tables in ``index`` and add up the notes among them."""
     account: Account = defaultdict(Counter)
     writer = None
-    for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
+    for batch in batches:
         is_note = pc.is_valid(batch["kind"])
         for kind, name, count in zip(*(batch.filter(is_note)[c].to_pylist() for c in NOTE.names), strict=True):
             account[kind][name] += count
         if writer is None:
             dimensions = batch.schema.field("vector").type.list_size
-            writer = store.Writer(folder / INDEX, {ENTRIES: entry(dimensions), QUERIES: query(dimensions)})
+            writer = store.Writer(index, {ENTRIES: entry(dimensions), QUERIES: query(dimensions)})
         made = batch.filter(pc.invert(is_note))
         found = pc.is_valid(made["post"])
         writer.add(ENTRIES, made.filter(found))

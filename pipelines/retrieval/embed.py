@@ -66,9 +66,7 @@ def fingerprint(settings: EmbedderSettings) -> str:
 def model_folder(settings: EmbedderSettings) -> Path:
     """The model's folder; raises ModelNotFound saying what is wrong with it and what to set."""
     folder = Path(settings.model).expanduser()
-    way_out = (
-        "set retrieval.embedder.model to the folder of a sentence-transformers model on this machine, or to lexical"
-    )
+    way_out = "set it to the folder of a sentence-transformers model on this machine, or to lexical"
     if not folder.is_dir():
         raise ModelNotFound(f"retrieval.embedder.model: {folder} is not a folder; {way_out}")
     listing = folder / MODULES
