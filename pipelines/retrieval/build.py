@@ -87,16 +87,16 @@ def lender(output: Path, settings: EmbedderSettings) -> Path | None:
     return output.resolve() / INDEX
 
 
-def dataset(threads: Path) -> ray.data.Dataset:
-    """The threads, a block a file."""
-    files = sorted(str(file) for file in threads.resolve().glob("*.parquet"))
-    return ray.data.read_parquet(files, override_num_blocks=len(files), partitioning=None)
+def files_of(threads: Path) -> list[str]:
+    """The files of threads."""
+    return sorted(str(file) for file in threads.resolve().glob("*.parquet"))
 
 
 def write_index(threads: Path, settings: RetrievalSettings, folder: Path, earlier: Path | None) -> Account:
     """Write the tables of the index below ``folder``; accounts for every post, reply and vector."""
+    files = files_of(threads)
     rows = (
-        dataset(threads)
+        ray.data.read_parquet(files, override_num_blocks=len(files), partitioning=None)
         .map_batches(partial(posts, settings=settings), batch_format="pyarrow", batch_size=None)
         .map_batches(
             Embedding,
@@ -149,14 +149,14 @@ def describe(settings: RetrievalSettings, folder: Path, account: Account) -> dic
 def find_examples(threads: Path, settings: RetrievalSettings, folder: Path) -> Account:
     """Write the examples of every post below ``folder``; counts the posts with and without."""
     (folder / examples.FOLDER).mkdir()
-    pool = ray.data.ActorPoolStrategy(size=settings.actors)
+    files = files_of(threads)
     return collect(
-        dataset(threads).map_batches(
+        ray.data.from_items([{"file": file} for file in files], override_num_blocks=len(files)).map_batches(
             examples.Finder,
             fn_constructor_args=(folder, settings),
             batch_format="pyarrow",
-            batch_size=None,
-            compute=pool,
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=min(settings.actors, len(files))),
             num_cpus=1,
         )
     )

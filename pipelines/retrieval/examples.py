@@ -8,7 +8,6 @@ The stage has every post's vector at hand, so it looks all of them up while it h
 index open; the tasks that make SFT rows and pairs then need neither embedder nor index.
 """
 
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,15 +40,16 @@ class Retrieved(NamedTuple):
     """The comments they show, for the rows' ``example_ids``; None where retrieval is off."""
 
 
-def examples_for(threads: pa.Table, folder: Path | None) -> list[Retrieved]:
+def examples_for(threads: pa.Table, folder: Path | None, file: Path | None = None) -> list[Retrieved]:
     """What was retrieved for each row of a table of THREAD (only ``post_id`` is read), in its order.
 
-    ``folder`` is the output of the retrieval stage; None where ``retrieval.examples`` is 0.
+    ``folder`` is the output of the retrieval stage; None where ``retrieval.examples`` is 0. ``file`` is the
+    file of threads that the rows come from: without it, every file of examples is searched for them.
     """
     ids = threads["post_id"].to_pylist()
     if folder is None:
         return [Retrieved([], None) for _ in ids]
-    found = {row["post_id"]: row["examples"] for row in rows_of(ids, folder / FOLDER).to_pylist()}
+    found = {row["post_id"]: row["examples"] for row in rows_of(ids, folder / FOLDER, file).to_pylist()}
     return [
         Retrieved(
             [{"post": example["post"], "reply": example["reply"]} for example in found.get(post_id, ())],
@@ -59,24 +59,18 @@ def examples_for(threads: pa.Table, folder: Path | None) -> list[Retrieved]:
     ]
 
 
-def rows_of(ids: list[str], folder: Path) -> pa.Table:
-    """The rows of EXAMPLES of these posts: one file where the stage met the same posts together, else from all."""
-    own = folder / file_name(ids)
-    if own.is_file():
-        return pq.read_table(own, schema=EXAMPLES)
-    files = sorted(str(path) for path in folder.glob("*.parquet"))
+def rows_of(ids: list[str], folder: Path, file: Path | None) -> pa.Table:
+    """The rows of EXAMPLES of these posts."""
+    own = [] if file is None else [folder / file.name]
+    files = [path for path in own if path.is_file()] or sorted(folder.glob("*.parquet"))
     if not files:
         return EXAMPLES.empty_table()
-    return ds.dataset(files, schema=EXAMPLES, format="parquet").to_table(filter=ds.field("post_id").isin(ids))
-
-
-def file_name(ids: list[str]) -> str:
-    """A Parquet file named by the posts it is about, so that a repeated task overwrites its own."""
-    return f"part-{blake2b(chr(10).join(ids).encode(), digest_size=6).hexdigest()}.parquet"
+    dataset = ds.dataset([str(path) for path in files], schema=EXAMPLES, format="parquet")
+    return dataset.to_table(filter=ds.field("post_id").isin(ids))
 
 
 class Finder:
-    """Looks up the posts of a table of THREAD in a pool's actor and writes what it found."""
+    """Looks up the posts of files of threads in a pool's actor and writes what it found, under the file's name."""
 
     def __init__(self, folder: Path, settings: RetrievalSettings):
         self.folder = folder
@@ -84,15 +78,14 @@ class Finder:
         database = store.connect(folder / INDEX)
         self.tables = [database.open_table(name) for name in (ENTRIES, QUERIES)]
 
-    def __call__(self, threads: pa.Table) -> pa.Table:
-        """Write the rows of EXAMPLES; returns the notes ``prompts`` and ``similarity``."""
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Write the rows of EXAMPLES for each ``file``; returns the notes ``prompts`` and ``similarity``."""
         notes = Notes()
-        rows: list[dict[str, Any]] = []
-        for start in range(0, threads.num_rows, AT_ONCE):
-            rows += self.found(threads.slice(start, AT_ONCE), notes)
-        if rows:
-            path = self.folder / FOLDER / file_name(threads["post_id"].to_pylist())
-            pq.write_table(pa.Table.from_pylist(rows, schema=EXAMPLES), path, compression="zstd")
+        for file in map(Path, batch["file"].to_pylist()):
+            with pq.ParquetWriter(self.folder / FOLDER / file.name, EXAMPLES, compression="zstd") as writer:
+                for threads in pq.ParquetFile(file).iter_batches(batch_size=AT_ONCE):
+                    rows = self.found(pa.Table.from_batches([threads]), notes)
+                    writer.write_table(pa.Table.from_pylist(rows, schema=EXAMPLES))
         return notes.table().select(NOTE.names)
 
     def found(self, threads: pa.Table, notes: Notes) -> list[dict[str, Any]]:

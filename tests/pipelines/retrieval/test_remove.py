@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -30,7 +31,10 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     settings = settings_for(exact_up_to=100 if request.param == "exact" else 0, min_recall=1.0, replies_per_post=3)
     index_of(tmp_path, table(*THREADS), settings)
     (tmp_path / examples.FOLDER).mkdir()
-    Finder(tmp_path, settings)(table(*THREADS))
+    file = tmp_path / "threads.parquet"
+    pq.write_table(table(*THREADS), file)
+    Finder(tmp_path, settings)(pa.table({"file": [str(file)]}))
+    file.unlink()
     return tmp_path
 
 

@@ -20,7 +20,7 @@ def unit(rows: int, seed: int = 0, centres: int = 40) -> np.ndarray:
     """Unit vectors about some centres, as texts on some subjects are."""
     draw = np.random.default_rng(seed)
     middle = np.random.default_rng(99).normal(size=(centres, D))
-    vectors = middle[draw.integers(0, centres, rows)] + 0.6 * draw.normal(size=(rows, D))
+    vectors = middle[draw.integers(0, centres, rows)] + 1.5 * draw.normal(size=(rows, D))
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
@@ -97,6 +97,7 @@ def test_full_recall_is_reached_by_searching_every_cell_if_need_be(index: Path) 
     made = build_approximate(index, 1.0)
     assert made["recall"] == 1.0
     table = store.connect(index).open_table(ENTRIES)
+    assert made["probes"] > 4
     queries = unit(40, seed=8)
     every = Approximate(table, made["cells"]).nearest(queries, 10)
     for got, true in zip(every, open_search(index, None).nearest(queries, 10), strict=True):
