@@ -1,7 +1,7 @@
 """Is the chosen reply of a pair truly the better one? Only where the truth is known.
 
-Every rule is applied anew to the test posts, so that the rule in use and the naive one,
-"higher score wins", are compared on the same posts. Pairs from ratings stand beside them.
+Every rule is applied anew to the test posts, so that the rule in use and all others are
+compared on the same posts. Pairs from ratings stand beside them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,30 +14,37 @@ from configs.settings import Settings
 from configs.training import MODELS
 from pipelines.evaluation import rows as held_out
 from pipelines.evaluation.statistics import Resampling, share, share_difference
-from pipelines.pairs.old_rules import RULES, pair_ids
+from pipelines.pairs import bias_truth
+from pipelines.pairs.exposure_model import Exposure
 from pipelines.pairs.schema import PAIR
 
-NAIVE = "naive"
 PairIds = tuple[str, str, str]
 """post_id, chosen_id, rejected_id."""
 
 
 def measure(
-    settings: Settings, threads: pa.Table, truth: Mapping[str, float], rated_pairs: Path | None
+    settings: Settings,
+    threads: pa.Table,
+    exposure: Exposure | None,
+    truth: Mapping[str, float],
+    rated_pairs: Path | None,
 ) -> dict[str, dict[str, Any]]:
     """By rule, and under ``ratings``: the share of held-out pairs that agree with the true quality.
 
-    ``shp_minus_naive`` is the difference of the two shares.
+    ``matched_minus_shp`` is the difference of two shares, one for each rule beside the one in use.
+    Without an exposure model the rules that need none.
     """
-    how = Resampling.of(settings)
-    hits = {name: judged(ids(pair_ids(threads, settings.pairs, name)), truth) for name in RULES}
+    how, used = Resampling.of(settings), settings.pairs.rule
+    found = bias_truth.judged(threads, settings.pairs, exposure, truth)
+    hits: dict[str, list[tuple[str, bool]]] = {name: pairs.all() for name, pairs in found.items()}
     if rated_pairs is not None:
         hits["ratings"] = judged(rated(rated_pairs), truth)
-    found = {name: agree(rows, how) | {"default": name == settings.pairs.rule} for name, rows in hits.items()}
-    if settings.pairs.rule != NAIVE:
-        change = share_difference(hits[settings.pairs.rule], hits[NAIVE], how)
-        found[f"{settings.pairs.rule}_minus_{NAIVE}"] = change.as_dict() | {"default": False}
-    return found
+    rows = {name: agree(pairs, how) | {"default": name == used} for name, pairs in hits.items()}
+    for name in found:
+        if name != used and used in found:
+            change = share_difference(hits[used], hits[name], how)
+            rows[f"{used}_minus_{name}"] = change.as_dict() | {"default": False}
+    return rows
 
 
 def judged(pairs: Sequence[PairIds], truth: Mapping[str, float]) -> list[tuple[str, bool]]:

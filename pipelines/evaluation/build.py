@@ -24,6 +24,7 @@ from pipelines import manifest
 from pipelines.evaluation import agreement, drafts, quality, report, rewards, summary
 from pipelines.evaluation import rows as held_out
 from pipelines.manifest import Draft, Input, Manifest, fingerprints, writing
+from pipelines.pairs.exposure_model import Exposure
 
 log = logging.getLogger("llumi.evaluation")
 
@@ -96,7 +97,8 @@ def measure(settings: Settings, inputs: Mapping[str, Input], draft: Draft) -> tu
             figures["rewards"][row.model][row.policy] = row.as_dict()
     if truth is not None:
         rated_pairs = folder(inputs, "rated_pairs") if "rated_pairs" in inputs else None
-        figures["agreement"] = agreement.measure(settings, threads, truth, rated_pairs)
+        exposure = Exposure.read(folder(inputs, "exposure")) if "exposure" in inputs else None
+        figures["agreement"] = agreement.measure(settings, threads, exposure, truth, rated_pairs)
         figures["quality"] = quality.measure(settings, texts, threads, truth)
     return figures, texts
 

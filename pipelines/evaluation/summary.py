@@ -101,7 +101,7 @@ def sentences(figures: Mapping[str, Any]) -> list[str]:
     for name, row in figures.get("agreement", {}).items():
         if row["mean"] is not None and "_minus_" in name:
             lines.append(f"Agreement of pairs, {what(name)}: {points(row)}.")
-        elif row["mean"] is not None:
+        elif row["mean"] is not None and (row["default"] or name == "ratings"):
             used = ", the rule in use" if row["default"] else ""
             lines.append(f"Pairs by {name}{used}: {share(row, 'mean')} agree with the true quality.")
     for model in MODELS:

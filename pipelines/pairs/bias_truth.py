@@ -20,7 +20,7 @@ from pipelines.pairs.replies import Bools, Floats, Replies
 from pipelines.pairs.rules import rules
 from pipelines.pairs.select import select_all
 
-Hits = list[tuple[Any, bool]]
+Hits = list[tuple[str, bool]]
 """Post and whether the chosen reply is truly the better one, a pair each."""
 
 
@@ -86,7 +86,7 @@ def agreement(found: Mapping[RuleName, Judged], default: RuleName, how: Resampli
     return rows
 
 
-def estimate(hits: Sequence[tuple[Any, bool]], how: Resampling) -> dict[str, Any]:
+def estimate(hits: Sequence[tuple[str, bool]], how: Resampling) -> dict[str, Any]:
     """A share with its interval, to four digits."""
     return short(share([hit for _, hit in hits], [post for post, _ in hits], how).as_dict())
 

@@ -68,11 +68,12 @@ def early_bird() -> dict[str, Any]:
 def test_the_naive_rule_is_caught_where_the_first_reply_collected_the_votes(tmp_path: Path) -> None:
     threads = pa.Table.from_pylist([early_bird()], schema=THREAD)
     truth = {f"t9c{i}": value for i, value in enumerate(QUALITY)}
-    found = agreement.measure(settings(tmp_path), threads, truth, None)
+    found = agreement.measure(settings(tmp_path), threads, None, truth, None)
     assert (found["shp"]["n"], found["shp"]["mean"]) == (1, 1.0)
     assert (found["naive"]["n"], found["naive"]["mean"]) == (3, pytest.approx(1 / 3))
     assert found["shp_minus_naive"]["mean"] == pytest.approx(2 / 3)
     assert found["shp"]["default"] and not found["naive"]["default"]
+    assert "matched" not in found and {"shp_minus_askell", "shp_minus_margin"} <= set(found)
 
 
 def test_pairs_of_replies_without_a_known_truth_are_left_out() -> None:

@@ -11,6 +11,7 @@ from configs.prompts import messages, whole_post
 from configs.settings import Settings
 from pipelines.corpus.schema import THREAD
 from pipelines.manifest import Input, writing
+from pipelines.pairs.exposure_model import FILE, Curve, Exposure
 from pipelines.pairs.schema import PAIR, SFT
 
 HOSTILE = "<script>alert('post')</script> & <b>bold</b>"
@@ -26,6 +27,7 @@ def settings(output: Path, **changes: Any) -> Settings:
     values: dict[str, Any] = {
         "output": str(output),
         "sample": {"threads": 10},
+        "pairs": {"rule": "shp"},
         "training": {"max_length": 2048},
         "generation": {"max_new_tokens": 6},
         "evaluation": {"posts": 4, "resamples": 200, "examples": 2, "actors": 1, "batch_size": 8},
@@ -112,8 +114,15 @@ def write_data(root: Path) -> dict[str, Input]:
     ids = [f"{post}c{i}" for post in POSTS for i in range(3)]
     truth = pa.table({"comment_id": [*ids, "bot"], "quality": [*QUALITY * len(POSTS), None]})
     pq.write_table(truth, root / "truth.parquet")
+    model = Exposure(
+        threads=1, replies=3, usable_timestamps=True, top_score=8, bottom_score=2, kept=[],
+        curves=[Curve(size_from=2, threads=1, pooled=False, noise=1.0, fall=[0.0, -0.1, -0.2])],
+    )  # fmt: skip
+    exposure = write_stage(root / "exposure", "exposure", {})
+    (exposure / FILE).write_text(model.model_dump_json(), encoding="utf-8")
     return {
         "threads": write_stage(root / "threads", "corpus", {"part-0.parquet": threads}),
+        "exposure": exposure,
         "sft": write_stage(root / "sft", "sft", rows),
         "pairs": write_stage(root / "pairs", "pairs", votes, ("The timing rule is off: <i>votes</i> follow arrival.",)),
         "rated_pairs": write_stage(root / "rated_pairs", "feedback", ratings, ("Ratings are simulated.",)),
