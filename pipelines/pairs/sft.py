@@ -1,8 +1,12 @@
-"""SFT rows: for GM well-received replies, for IM the steps from a less to a more liked reply."""
+"""SFT rows: for GM well-received replies, for IM the steps from a draft to its revision."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
 
 from configs.errors import DataError
 from configs.load import to_yaml
@@ -12,11 +16,12 @@ from configs.training import MODELS
 from pipelines.card import card_of
 from pipelines.corpus.notes import Notes, record_rows
 from pipelines.manifest import Input, Manifest, fingerprints, writing
-from pipelines.pairs import gm, im
-from pipelines.pairs.gm import Thread
-from pipelines.pairs.old_rows import Rows, timing_notes, write_rows
-from pipelines.pairs.old_rules import Replies, post_allowed, select
+from pipelines.pairs import gm
+from pipelines.pairs.im import rows as im
+from pipelines.pairs.replies import Replies
+from pipelines.pairs.rows import Made, write_tables
 from pipelines.pairs.schema import SFT, SPLITS
+from pipelines.retrieval.examples import examples_for
 
 STAGE = "sft_rows"
 
@@ -25,17 +30,17 @@ def depends(settings: Settings) -> dict[str, Any]:
     """The settings that SFT rows depend on, the prompts' wording among them."""
     return {
         "sft": settings.sft.model_dump(mode="json"),
-        "pairs": settings.pairs.model_dump(mode="json"),
         "prompts": {name: fingerprint(getattr(settings.prompts, name)) for name in MODELS},
     }
 
 
 def build(settings: Settings, inputs: Mapping[str, Input], output: Path) -> Manifest:
-    """SFT rows from the ``threads`` of ``inputs``: ``{gm,im}/{train,validation,test}/*.parquet`` of SFT.
+    """SFT rows from ``threads`` and ``revisions`` of ``inputs``: ``{gm,im}/{train,validation,test}/*.parquet`` of SFT.
 
-    Raises DataError where no reply can be learned from.
+    With ``retrieval`` among the inputs, prompts hold its examples. Raises DataError where no
+    reply can be learned from.
     """
-    threads = Path(str(inputs["threads"]))
+    folders = {name: Path(str(value)) for name, value in inputs.items()}
     with writing(
         output,
         stage=STAGE,
@@ -44,48 +49,49 @@ def build(settings: Settings, inputs: Mapping[str, Input], output: Path) -> Mani
         resolved=to_yaml(settings),
         card=card_of(settings, inputs),
     ) as draft:
-        draft.notes += timing_notes(threads, settings.pairs)
-        account = write_rows(threads, rows_of, settings, SFT, draft.path)
+        make = partial(rows_of, settings=settings, revisions=folders["revisions"], retrieval=folders.get("retrieval"))
+        account = write_tables(folders["threads"], make, SFT, draft.path)
         for kind in ("threads", *MODELS):
             record_rows(draft, kind, account[kind])
         for model in MODELS:
             draft.figures[model] = {split: account[f"rows:{model}"][split] for split in SPLITS}
-            if not draft.figures[model]["train"]:
-                raise DataError(
-                    f"no SFT rows for {model} in the training split; lower sft.min_score={settings.sft.min_score},"
-                    f" pairs.min_score={settings.pairs.min_score} or pairs.min_ratio={settings.pairs.min_ratio:g},"
-                    " or read more dumps"
-                )
+        if not draft.figures["gm"]["train"]:
+            raise DataError(
+                f"no SFT rows for gm in the training split; lower sft.min_score={settings.sft.min_score},"
+                " or read more dumps"
+            )
+        if not draft.figures["im"]["train"]:
+            raise DataError(
+                "no SFT rows for im in the training split; loosen the pair rule (pairs) or improvement.floor_quantile,"
+                " or read more dumps"
+            )
     assert draft.manifest is not None
     return draft.manifest
 
 
-def rows_of(thread: Thread, settings: Settings, notes: Notes) -> Rows:
-    """The SFT rows of one thread, for both models.
+def rows_of(
+    threads: pa.Table, file: Path, notes: Notes, settings: Settings, revisions: Path, retrieval: Path | None
+) -> Made:
+    """The SFT rows of some threads of a file, for both models.
 
-    In the manifest, ``gm`` counts replies, ``im`` candidate pairs of the rule, ``threads``
-    those that gave any row.
+    In the manifest, ``gm`` counts replies, ``im`` revisions, ``threads`` those that gave any row.
     """
-    learned, over = gm.learned(thread, settings.sft)
-    pairs = _pairs(thread, settings, notes)
+    shown = examples_for(threads, retrieval, file)
+    replies = Replies.of(threads)
+    learned, over, below = gm.well_received(replies, settings.sft)
     notes.add("gm", None, len(learned))
     notes.add("gm", "over_post_cap", over)
-    notes.add("gm", "score_too_low", len(thread["comments"]) - len(learned) - over)
-    notes.add("threads", None if learned or pairs else "no_reply_to_learn_from")
-    asked = gm.prompt(thread, settings.prompts.gm) if learned else []
-    for reply in learned:
-        notes.add("rows:gm", thread["split"])
-        yield "gm", gm.sft_row(thread, asked, reply)
-    for pair in pairs:
-        notes.add("rows:im", thread["split"])
-        yield "im", im.improved_row(thread, pair, settings.prompts.im)
-
-
-def _pairs(thread: Thread, settings: Settings, notes: Notes) -> list[tuple[int, int]]:
-    if not post_allowed(thread["score"], settings.pairs):
-        return []
-    selection = select(Replies.of(thread["comments"]), settings.pairs)
-    notes.add("im", None, len(selection.pairs))
-    notes.add("im", "over_reply_cap", selection.over_reply_cap)
-    notes.add("im", "over_post_cap", selection.over_post_cap)
-    return selection.pairs
+    notes.add("gm", "score_too_low", below)
+    steps = im.of_slice(revisions, file, threads)
+    notes.add("im", None, steps.num_rows)
+    made = {
+        "gm": gm.sft_table(threads, replies, learned, settings.prompts.gm, shown),
+        "im": im.sft_table(threads, steps, settings.prompts.im, shown),
+    }
+    used = len({post for table in made.values() for post in table["post_id"].to_pylist()})
+    notes.add("threads", None, used)
+    notes.add("threads", "no_reply_to_learn_from", threads.num_rows - used)
+    for model, table in made.items():
+        for split, count in zip(*np.unique(table["split"].to_numpy(), return_counts=True), strict=True):
+            notes.add(f"rows:{model}", str(split), int(count))
+        yield model, table

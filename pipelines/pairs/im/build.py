@@ -23,9 +23,11 @@ from configs.load import to_yaml
 from configs.prompts import fingerprint
 from configs.retrieval import LEXICAL
 from configs.settings import Settings
+from pipelines.card import card_of
 from pipelines.corpus.notes import Account, record_rows
 from pipelines.layout import Layout
 from pipelines.manifest import Draft, Input, Manifest, fingerprints, writing
+from pipelines.pairs.exposure_model import Exposure
 from pipelines.pairs.im import store, work
 from pipelines.pairs.im.budget import Budget, budget_of, require_within
 from pipelines.pairs.im.floor import QUANTILES, Floor
@@ -33,6 +35,7 @@ from pipelines.pairs.im.in_house import require_in_house
 from pipelines.pairs.im.planning import binned_quantiles
 from pipelines.pairs.im.schema import COMMUNITY, TEACHER
 from pipelines.pairs.im.teacher import api_key, ask_all
+from pipelines.pairs.rules import cautions, rule_of
 from pipelines.pairs.schema import SPLITS
 from pipelines.retrieval import embed
 
@@ -66,15 +69,23 @@ def build(settings: Settings, inputs: Mapping[str, Input], output: Path) -> Mani
     Raises DataError where the training split gets none, ConfigError where the teacher is not
     in-house or would exceed its budget, EngineError where it does not answer.
     """
-    threads, exposure = (Path(str(inputs[name])) for name in ("threads", "exposure"))
+    folders = {name: Path(str(value)) for name, value in inputs.items()}
     with writing(
-        output, stage=STAGE, settings=depends(settings), inputs=fingerprints(inputs), resolved=to_yaml(settings)
+        output,
+        stage=STAGE,
+        settings=depends(settings),
+        inputs=fingerprints(inputs),
+        resolved=to_yaml(settings),
+        card=card_of(settings, inputs),
     ) as draft:
+        model = Exposure.read(folders["exposure"])
+        rule_of(settings.pairs, model)
+        draft.notes += cautions(settings.pairs, model)
         taught = TEACHER in settings.improvement.sources
         if taught:
             ready(settings)
-        floor = work.measure_floor(settings, threads)
-        account = work.plan(settings, threads, exposure, floor.value, draft.path)
+        floor = work.measure_floor(settings, folders["threads"])
+        account = work.plan(settings, folders, floor.value, draft.path)
         if taught:
             merge(account, teach(settings, draft, floor.value))
         record(draft, account, floor, settings)
@@ -85,8 +96,8 @@ def build(settings: Settings, inputs: Mapping[str, Input], output: Path) -> Mani
 def preview(settings: Settings, inputs: Mapping[str, Input], scratch: Path) -> Budget:
     """What the teacher would be asked; asks nothing. ``scratch`` is an empty folder that all nodes reach."""
     ready(settings)
-    threads, exposure = (Path(str(inputs[name])) for name in ("threads", "exposure"))
-    work.plan(settings, threads, exposure, None, scratch)
+    folders = {name: Path(str(value)) for name, value in inputs.items()}
+    work.plan(settings, folders, None, scratch)
     return budget(settings, scratch)
 
 

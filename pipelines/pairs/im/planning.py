@@ -6,6 +6,7 @@ the threads, the settings and the floor; nothing is asked of anybody.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,10 @@ from pipelines.pairs.im.schema import COMMUNITY, REQUEST, REVISION, TEACHER
 from pipelines.pairs.replies import Floats, Ints, Replies, drawn
 from pipelines.pairs.rules import Rule
 from pipelines.pairs.select import candidates
+from pipelines.retrieval.examples import Retrieved
 
-Examples = Sequence[Mapping[str, str]]
-"""Retrieved examples of one prompt: ``comment_id``, ``post``, ``reply``."""
-Retrieve = Callable[[pa.Table], Sequence[Examples]]
-"""The examples of each row of a table of THREAD."""
+Retrieve = Callable[[pa.Table, Path], Sequence[Retrieved]]
+"""The examples for each row of a table of THREAD that comes from a file."""
 BIN = 0.01
 """Width of the bins in which similarities are counted."""
 
@@ -51,13 +51,13 @@ class Planner:
         exposure: Exposure,
         floor: float,
         encode: Encode | None,
-        retrieve: Retrieve | None = None,
+        retrieve: Retrieve,
     ):
         self.settings, self.rule, self.exposure, self.floor = settings, rule, exposure, floor
         self.encode, self.retrieve = encode, retrieve
 
-    def plan(self, threads: pa.Table, notes: Notes) -> Plan:
-        """The plan of a table of THREAD; every candidate and every draft is counted in ``notes``."""
+    def plan(self, threads: pa.Table, file: Path, notes: Notes) -> Plan:
+        """The plan of some threads of a file; every candidate and every draft is counted in ``notes``."""
         replies = Replies.of(threads, self.exposure)
         flat = pc.list_flatten(threads["comments"].combine_chunks())
         found = candidates(replies, self.rule, self.settings.pairs)
@@ -65,7 +65,7 @@ class Planner:
         if self.encode is not None:
             both = np.concatenate([found.chosen, found.rejected])
             alike = Likeness(pc.struct_field(flat, "text"), both, self.encode)
-        work = _Work(self, threads, replies, flat, notes)
+        work = _Work(self, threads, file, replies, flat, notes)
         sources = self.settings.improvement.sources
         revisions, requests = REVISION.empty_table(), REQUEST.empty_table()
         if COMMUNITY in sources and alike is not None:
@@ -81,6 +81,7 @@ class _Work:
 
     by: Planner
     threads: pa.Table
+    file: Path
     replies: Replies
     flat: pa.StructArray
     """All comments, by position."""
@@ -139,14 +140,14 @@ class _Work:
         """The prompt for each draft, and the ids of the examples in it."""
         rows, which = np.unique(posts, return_inverse=True)
         threads = self.threads.take(pa.array(rows))
-        examples: Sequence[Examples] = self.by.retrieve(threads) if self.by.retrieve else [()] * len(rows)
+        retrieved = self.by.retrieve(threads, self.file)
         whole = [whole_post(t, x) for t, x in zip(*(threads[c].to_pylist() for c in ("title", "text")), strict=True)]
         template = self.by.settings.prompts.im
         asked = [
-            render(template, whole[at], draft, examples[at]) for at, draft in zip(which, words.to_pylist(), strict=True)
+            render(template, whole[at], draft, retrieved[at].examples)
+            for at, draft in zip(which, words.to_pylist(), strict=True)
         ]
-        shown = [[example["comment_id"] for example in examples[at]] or None for at in which]
-        return asked, shown
+        return asked, [retrieved[at].ids for at in which]
 
     def note_pairs(self, posts: Ints, better: Ints, originals: Ints, others: Ints) -> None:
         """Count, split by split, what the pairs are like."""

@@ -4,7 +4,7 @@ What a draft should become was decided by the stage ``revisions``; here its rows
 with the words of the threads they are about:
 
     revisions = of_slice(folder, file, threads)        # file: of threads; threads: a slice of it
-    rows = pair_table(threads, revisions, template, rule, examples)
+    rows = pair_table(threads, revisions, template, rule, shown)
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from configs.prompts import render, whole_post
-from pipelines.pairs.gm import Examples, example_ids
+from pipelines.pairs.gm import Shown, example_ids
 from pipelines.pairs.im.schema import COMMUNITY, REVISION, TEACHER
 from pipelines.pairs.rows import turns
 from pipelines.pairs.schema import PAIR, SFT
@@ -57,22 +57,21 @@ class Located:
         """A field of the originals."""
         return pc.struct_field(self.comments.take(self.originals), name)
 
-    def prompts(self, template: str, examples: Examples | None) -> pa.Array:
+    def prompts(self, template: str, shown: Shown) -> pa.Array:
         """The conversations (MESSAGES) that ask to improve each original."""
-        found = examples or {}
-        columns = (self.post("post_id"), self.post("title"), self.post("text"), self.original("text"))
+        columns = (self.posts, self.post("title"), self.post("text"), self.original("text"))
         texts = [
-            render(template, whole_post(title, text), draft, found.get(post_id, ()))
-            for post_id, title, text, draft in zip(*(column.to_pylist() for column in columns), strict=True)
+            render(template, whole_post(title, text), draft, shown[row].examples if shown else ())
+            for row, title, text, draft in zip(*(column.to_pylist() for column in columns), strict=True)
         ]
         return turns(pa.array(texts, pa.string()), "user")
 
 
-def sft_table(threads: pa.Table, revisions: pa.Table, template: str, examples: Examples | None = None) -> pa.Table:
+def sft_table(threads: pa.Table, revisions: pa.Table, template: str, shown: Shown = None) -> pa.Table:
     """Rows of SFT: given post and draft, write the revision."""
     rows = Located(threads, revisions)
     columns = {
-        "prompt": rows.prompts(template, examples),
+        "prompt": rows.prompts(template, shown),
         "completion": turns(rows.texts),
         "post_id": rows.post("post_id"),
         "comment_id": rows.ids,
@@ -80,21 +79,19 @@ def sft_table(threads: pa.Table, revisions: pa.Table, template: str, examples: E
         "score": pc.struct_field(rows.revised, "score"),
         "created_utc": pc.struct_field(rows.revised, "created_utc"),
         "split": rows.post("split"),
-        "example_ids": example_ids(rows.post("post_id"), examples),
+        "example_ids": example_ids(rows.posts.to_numpy(), shown),
     }
     return pa.table(columns).select(SFT.names)
 
 
-def pair_table(
-    threads: pa.Table, revisions: pa.Table, template: str, rule: str, examples: Examples | None = None
-) -> pa.Table:
+def pair_table(threads: pa.Table, revisions: pa.Table, template: str, rule: str, shown: Shown = None) -> pa.Table:
     """Rows of PAIR: given post and draft, the revision is better than the draft or another, worse reply.
 
     ``rule`` is the pair rule that ranks the community's replies; the rows of a teacher are of the rule ``teacher``.
     """
     rows = Located(threads, revisions)
     columns = {
-        "prompt": rows.prompts(template, examples),
+        "prompt": rows.prompts(template, shown),
         "chosen": turns(rows.texts),
         "rejected": turns(pc.struct_field(rows.rejected, "text")),
         "post_id": rows.post("post_id"),
@@ -107,6 +104,6 @@ def pair_table(
         "rule": pc.if_else(pc.equal(rows.sources, TEACHER), TEACHER, rule),
         "split": rows.post("split"),
         "original_id": rows.original("comment_id"),
-        "example_ids": example_ids(rows.post("post_id"), examples),
+        "example_ids": example_ids(rows.posts.to_numpy(), shown),
     }
     return pa.table(columns).select(PAIR.names)

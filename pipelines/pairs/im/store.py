@@ -6,14 +6,14 @@ Answers are found by ``key_of``: prompt, model and sampling. Each writer has a f
 own and ends every line before the next begins, so that a process that is killed leaves at
 most one torn last line, which is not read. Files are only ever added; a rerun with another
 prompt, model or sampling finds nothing and asks anew, and going back finds the old answers.
-Lines name the post, the original and the examples they were made of: ``forget`` takes out
-all that came of an id. About 1 KB an answer; a run holds all of them in memory once.
+Lines name the post, the original and the examples they were made of, so that forgetting one
+finds them. About 1 KB an answer; a run holds all of them in memory once.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -103,28 +103,3 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
             except (ValueError, LookupError, TypeError):
                 raise DataError(f"{path}, line {number}: no answer of the teacher; remove it and run again") from None
             yield row
-
-
-def forget(folder: Path, ids: Collection[str]) -> int:
-    """Take out every answer made of one of these posts or comments; returns how many.
-
-    A file is rewritten beside itself and renamed. To be called while no run writes.
-    """
-    gone = 0
-    for path in sorted(folder.glob(GLOB)):
-        rows = list(lines(path))
-        kept = [row for row in rows if not made_of(row) & set(ids)]
-        if len(kept) == len(rows):
-            continue
-        gone += len(rows) - len(kept)
-        partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        partial.replace(path)
-        if not kept:
-            path.unlink()
-    return gone
-
-
-def made_of(row: dict[str, Any]) -> set[str]:
-    """The ids of the post and the comments whose words stood in the prompt."""
-    return {row["post_id"], row["original_id"], *(row["example_ids"] or ())}

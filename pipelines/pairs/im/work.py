@@ -5,7 +5,7 @@ of rows, of its own name, so that a task that Ray runs twice overwrites its own.
 embedder is loaded once an actor and sees only replies that stand in candidates.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from pipelines.pairs.im.planning import Planner
 from pipelines.pairs.im.schema import COMMUNITY, REQUEST, REVISION, TEACHER
 from pipelines.pairs.rules import rule_of
 from pipelines.retrieval import embed
+from pipelines.retrieval.examples import Retrieved, examples_for
 
 REQUESTS = "requests"
 """Folder of what the teacher is asked; there only while the stage runs."""
@@ -66,7 +67,7 @@ def measure_floor(settings: Settings, threads: Path) -> Floor:
     return found
 
 
-def plan(settings: Settings, threads: Path, exposure: Path, floor: float | None, folder: Path) -> Account:
+def plan(settings: Settings, inputs: Mapping[str, Path], floor: float | None, folder: Path) -> Account:
     """Write the community's revisions and the requests to the teacher below ``folder``.
 
     Without a ``floor`` only the requests, and nothing is embedded.
@@ -77,9 +78,8 @@ def plan(settings: Settings, threads: Path, exposure: Path, floor: float | None,
     for each in folders:
         each.mkdir(parents=True)
     share = gpus(settings) if floor is not None else 0.0
-    return over(
-        parts(threads), Planning, (settings, exposure.resolve(), floor, share, folder.resolve()), settings, share
-    )
+    given = {name: path.resolve() for name, path in inputs.items()}
+    return over(parts(given["threads"]), Planning, (settings, given, floor, share, folder.resolve()), settings, share)
 
 
 def judge_all(settings: Settings, answers: Path, floor: float, folder: Path) -> Account:
@@ -118,11 +118,12 @@ def over(
 class Planning:
     """Plans files of threads."""
 
-    def __init__(self, settings: Settings, exposure: Path, floor: float | None, share: float, folder: Path):
-        model = Exposure.read(exposure)
+    def __init__(self, settings: Settings, inputs: Mapping[str, Path], floor: float | None, share: float, folder: Path):
+        model = Exposure.read(inputs["exposure"])
         rule = rule_of(settings.pairs, model)
         encode = None if floor is None else embed.load(settings.retrieval.embedder, gpu=share > 0).encode
-        self.planner = Planner(settings, rule, model, floor or 0.0, encode)
+        self.retrieval = inputs.get("retrieval")
+        self.planner = Planner(settings, rule, model, floor or 0.0, encode, self.retrieve)
         self.folder = folder
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -130,6 +131,10 @@ class Planning:
         for path in batch["path"].to_pylist():
             self.plan(Path(path), notes)
         return notes.table()
+
+    def retrieve(self, threads: pa.Table, file: Path) -> list[Retrieved]:
+        """The examples for the prompts of some threads of a file."""
+        return examples_for(threads, self.retrieval, file)
 
     def plan(self, path: Path, notes: Notes) -> None:
         """One file of threads to one file of each kind."""
@@ -141,7 +146,7 @@ class Planning:
                 for kind, schema in ((COMMUNITY, REVISION), (REQUESTS, REQUEST))
             )
             for threads in slices(path):
-                found = self.planner.plan(threads, notes)
+                found = self.planner.plan(threads, path, notes)
                 if revisions:
                     revisions.write_table(found.revisions)
                 if requests:
