@@ -14,9 +14,11 @@ from cluster.runner import locked, sweep
 from cluster.stages import Way, table
 from configs.errors import MissingInput
 from configs.settings import Settings
+from pipelines import manifest
 from pipelines.forgetting import forget as forgetting
 from pipelines.forgetting import requests
 from pipelines.forgetting.report import ADVICE, Change, Report, Served
+from pipelines.forgetting.trained import MARK
 
 BY_HAND = 3
 """Exit code where it is done here and something elsewhere holds what was to be forgotten."""
@@ -64,6 +66,16 @@ def served(settings: Settings, report: Report) -> list[Served]:
         return []
     both = [model for model in models if model in known]
     return [Served(url=url, models=both)] if both else []
+
+
+def trained_on_forgotten(settings: Settings) -> list[str]:
+    """A line for each merged model of the output that removed rows went into."""
+    root = Path(settings.output)
+    made = {name: manifest.read(root / name) for name in MERGED}
+    affected = [name for name, found in made.items() if found is not None and MARK in found.figures]
+    return [
+        f"{root / name} was trained on rows that were forgotten since: `llumi run` trains it again" for name in affected
+    ]
 
 
 def lines(report: Report) -> Iterator[str]:

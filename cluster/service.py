@@ -9,11 +9,14 @@ from types import FrameType
 from rich.console import Console
 
 from cluster import needs, session
+from cluster.forget import trained_on_forgotten
 from configs.settings import Settings
 
 
 def serve(settings: Settings, console: Console, *, debug: bool) -> None:
     """Serve GM and IM until the process is told to stop."""
+    for warning in trained_on_forgotten(settings):
+        console.print(warning, highlight=False)
     with running(settings, debug=debug) as url:
         console.print(f"GM and IM answer at {url}; Ctrl-C stops them", highlight=False)
         wait()

@@ -36,10 +36,16 @@ ROWS = {
     "corpus": ("threads", "a post of an online support community with the comments that answer it", "posts"),
     "sft_rows": ("SFT rows", "a prompt and a reply to learn from, for the model GM or IM", None),
     "pairs": ("preference pairs from votes", PAIR_ROW, None),
+    "revisions": ("revisions", "a draft and the reply that it should become", None),
+    "retrieval": ("index of similar posts", "a post with well-received replies, as vectors and as words", "entries"),
     "rated_pairs": ("preference pairs from ratings", PAIR_ROW, None),
 }
 """By stage: what the output is, what one row is, and the kind of row in the manifest that counts them."""
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
+TOLD_ELSEWHERE = frozenset({"forgotten", "subreddits", "dates", "scrub"})
+"""Figures that have a place of their own in the card."""
+NOT_PUBLISHED = frozenset({"author_key", "forgotten"})
+"""Settings that are of use to who holds the key only."""
 _DAY = re.compile(r"\d{4}-\d{2}(-\d{2})?")
 
 
@@ -71,7 +77,7 @@ def card(made: Manifest, corpus: Manifest | None, about: CardSettings, *, simula
         "figures": sections(made.figures),
         "corpus": corpus,
         "communities": tables(corpus.figures.get("subreddits", {})) if corpus else [],
-        "days": corpus.figures.get("dates", {}) if corpus else {},
+        "days": days(corpus),
         "english": bool(corpus and corpus.settings.get("cleaning", {}).get("drop_not_english", False)),
         "scrubbing": tables(corpus.figures.get("scrub", {})) if corpus else [],
         "forgotten": forgotten(made),
@@ -80,7 +86,7 @@ def card(made: Manifest, corpus: Manifest | None, about: CardSettings, *, simula
         "simulated": simulated,
         "card": CARD,
         "terms": REDDIT_TERMS,
-        "settings": yaml.safe_dump(made.settings, sort_keys=False, allow_unicode=True).strip(),
+        "settings": yaml.safe_dump(publishable(made.settings), sort_keys=False, allow_unicode=True).strip(),
     }
     return environment().get_template(TEMPLATE).render(values)
 
@@ -103,6 +109,24 @@ def metadata(made: Manifest, title: str, about: CardSettings, simulated: bool) -
     if configs := files_by_split(made):
         found["configs"] = configs
     return found
+
+
+def days(corpus: Manifest | None) -> list[str]:
+    """First and last day of posting, where the threads tell both."""
+    dates = corpus.figures.get("dates") if corpus else None
+    found = [dates.get(name) for name in ("first_post", "last_post")] if isinstance(dates, Mapping) else []
+    return [str(day) for day in found] if found and all(map(_is_day, found)) else []
+
+
+def publishable(value: Any) -> Any:
+    """Settings without what is nobody else's business: the key, and where files of this machine lie."""
+    if isinstance(value, Mapping):
+        return {str(name): publishable(item) for name, item in value.items() if name not in NOT_PUBLISHED}
+    if isinstance(value, list | tuple):
+        return [publishable(item) for item in value]
+    if isinstance(value, str) and value.startswith(("/", "~", "./", "../")):
+        return Path(value).name
+    return value
 
 
 def count(made: Manifest) -> int:
@@ -141,8 +165,9 @@ def forgotten(made: Manifest) -> int:
 
 def sections(figures: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """The figures under their names, those that are one number together."""
-    several = {name: value for name, value in figures.items() if isinstance(value, Mapping) and name != "forgotten"}
-    single = {name: value for name, value in figures.items() if name not in several and name != "forgotten"}
+    here = {name: value for name, value in figures.items() if name not in TOLD_ELSEWHERE}
+    several = {name: value for name, value in here.items() if isinstance(value, Mapping)}
+    single = {name: value for name, value in here.items() if name not in several}
     return {"Counts": tables(single)} | {name: tables(value) for name, value in several.items()}
 
 

@@ -14,7 +14,22 @@ from configs import load
 from pipelines.manifest import writing
 
 LLUMI = [sys.executable, "-m", "cluster.cli"]
-COMMANDS = ["sample", "corpus", "pairs", "feedback", "train", "evaluate", "run", "serve", "submit", "demo", "config"]
+COMMANDS = [
+    *(
+        "sample",
+        "corpus",
+        "pairs",
+        "feedback",
+        "train",
+        "evaluate",
+        "run",
+        "forget",
+        "serve",
+        "submit",
+        "demo",
+        "config",
+    ),
+]
 
 
 class Shown:
