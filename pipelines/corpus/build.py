@@ -87,6 +87,9 @@ def dumps_of(inputs: Mapping[str, Input]) -> list[Dump]:
     twice = [file for file, n in Counter(dump.location for dump in dumps).items() if n > 1]
     if twice:
         raise DataError(f"{twice[0]}: given under corpus.posts and corpus.comments; a dump holds one of them")
+    copies = sources.repeated(dump.location for dump in dumps)
+    if copies:
+        raise DataError(f"{copies[1]}: holds the same bytes as {copies[0]}; leave one of them out")
     return dumps
 
 

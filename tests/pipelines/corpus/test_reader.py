@@ -105,6 +105,17 @@ def test_every_line_comes_out_once_however_frames_pieces_and_blocks_are_cut(
     assert counts["incomplete"] == kinds.count("incomplete")
 
 
+def test_a_frame_that_begins_where_a_piece_does_is_read_by_one_of_them(tmp_path: Path) -> None:
+    frames = [zstandard.compress(orjson.dumps(comment(f"c{i}", "p")) + b"\n") for i in range(4)]
+    path = tmp_path / "RC.zst"
+    path.write_bytes(b"".join(frames))
+    border = len(frames[0] + frames[1])
+    parts = [Dump("comment", str(path), 0, border), Dump("comment", str(path), border)]
+    tables = [pa.concat_tables(read_dump(part, ReadOptions(frozenset(), 0.0))) for part in parts]
+    ids = [[name for name in table["id"].to_pylist() if name != "comment"] for table in tables]
+    assert ids == [["c0", "c1", "c2"], ["c3"]]
+
+
 def test_a_line_longer_than_several_pieces_comes_out_once(tmp_path: Path) -> None:
     rows = [comment("a", "p"), comment("long", "p", body=str(list(range(20_000)))), comment("z", "p")]
     path = zst_of_frames(tmp_path / "RC.zst", b"\n".join(map(orjson.dumps, rows)) + b"\n", 5_000)
