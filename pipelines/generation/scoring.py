@@ -10,6 +10,7 @@ suits sets of some ten thousand rows, as held-out pairs are; it is no way to sco
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pyarrow as pa
 from configs.errors import DataError
 from configs.settings import Settings
 from pipelines.training.encode import EmptyCompletion, RowTooLong, encode
+from pipelines.training.imports import lean_imports
 from pipelines.training.weights import base_name, load_model, load_tokenizer
 
 REASONS = {RowTooLong: "too_long", EmptyCompletion: "no_text"}
@@ -129,6 +131,8 @@ class Policies:
     """One base in memory with all adapters beside it, in the precision and with the attention of training."""
 
     def __init__(self, base: str, adapters: Mapping[str, str | None], settings: Settings):
+        with lean_imports():
+            import_module("peft")  # and with it torch and transformers
         model = settings.model
         self.base = load_model(base, model.revision, model.attention, settings.training.bf16)
         self.model = self.base

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import TrainingError
+from pipelines.training.imports import lean_imports
 from pipelines.training.plan import Plan
 
 FAILURE = "failure.json"
@@ -39,13 +40,14 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
 def run(plan: Plan, scratch: Path, clock: "Clock") -> None:
     """Load, train, evaluate, write; ``scratch`` is this worker's own folder."""
     clock.lap("start")
-    import torch
+    with lean_imports():
+        import torch
 
-    from pipelines.training import artefacts, checkpoint, trainers, zero
-    from pipelines.training.rows import open_rows
-    from pipelines.training.weights import load_tokenizer, trainable_model
+        from pipelines.training import artefacts, checkpoint, trainers, zero
+        from pipelines.training.rows import open_rows
+        from pipelines.training.weights import load_tokenizer, trainable_model
 
-    zero.join(on_gpu=plan.training.gpus_per_worker > 0)
+        zero.join(on_gpu=plan.training.gpus_per_worker > 0)
     clock.lap("import")
     arguments = trainers.arguments(plan, scratch)  # before the weights: ZeRO-3 shards them while they load
     tokenizer = load_tokenizer(plan.base, plan.revision)
