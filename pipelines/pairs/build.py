@@ -123,7 +123,7 @@ class Maker:
         notes.add("gm", "over_cap", ours.over_cap)
         revisions = im.of_slice(self.revisions, file, threads)
         notes.add("im", None, revisions.num_rows)
-        shown = examples_for(threads, self.retrieval)
+        shown = examples_for(threads, self.retrieval, file)
         made = {
             "gm": gm.pair_table(threads, ours.pairs, prompts.gm, pairs.rule, shown),
             "im": im.pair_table(threads, revisions, prompts.im, pairs.rule, shown),
