@@ -15,6 +15,7 @@ def check_settings(settings: Settings) -> None:
         )
     check_base(settings)
     check_embedder(settings)
+    check_teacher(settings)
 
 
 def check_embedder(settings: Settings) -> None:
@@ -24,6 +25,18 @@ def check_embedder(settings: Settings) -> None:
 
     if settings.retrieval.embedder.model != LEXICAL:
         model_folder(settings.retrieval.embedder)
+
+
+def check_teacher(settings: Settings) -> None:
+    """Raises ConfigError where the teacher that is still to be asked is not in-house or its key is not there."""
+    from pipelines.layout import Layout
+    from pipelines.manifest import FILE
+
+    made = Layout(Path(settings.output)).revisions / FILE
+    if "teacher" in settings.improvement.sources and not made.is_file():
+        from pipelines.pairs.im.build import ready
+
+        ready(settings)
 
 
 def check_base(settings: Settings) -> None:

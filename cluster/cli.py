@@ -99,6 +99,23 @@ def pairs(config: Config, overrides: Set = None, debug: Debug = False) -> None:
 
 
 @app.command()
+def revisions(
+    config: Config,
+    budget: Annotated[bool, typer.Option("--budget", help="Show what the teacher would cost and ask nothing.")] = False,
+    overrides: Set = None,
+    debug: Debug = False,
+) -> None:
+    """What drafts should become, for IM: the better reply that is likest to them, or a teacher's revision."""
+    settings = read(config, overrides)
+    if budget:
+        from cluster.budget import budget as budget_of
+
+        typer.echo(budget_of(settings, config, console, debug=Mode.debug))
+    else:
+        alone(settings, config, ["exposure", "revisions"])
+
+
+@app.command()
 def feedback(config: Config, overrides: Set = None, debug: Debug = False) -> None:
     """Ratings in five dimensions to the preference pairs of DPO2."""
     settings = read(config, overrides)

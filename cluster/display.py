@@ -50,8 +50,8 @@ class Display:
             self.console.print(f"{stage} ...", highlight=False)
 
     def news(self, record: logging.LogRecord) -> None:
-        """A stage says something; ``extra={"done": 3, "total": 10}`` moves its bar."""
-        if not self.moving:
+        """A stage says something; ``extra={"done": 3, "total": 10}`` moves its bar, a warning stays on the screen."""
+        if not self.moving or record.levelno >= logging.WARNING:
             self.console.print(f"  {record.getMessage()}", highlight=False, markup=False)
         elif self.current is not None:
             done, total = getattr(record, "done", None), getattr(record, "total", None)
