@@ -83,7 +83,7 @@ class ImprovementSettings(Section):
     """Where revisions come from: community, teacher, or both."""
     floor: float | None = Field(None, ge=-1, le=1)
     """Least cosine similarity of a revision to its draft (-1 to 1); none = ``floor_quantile`` of the corpus."""
-    floor_quantile: float = Field(0.95, ge=0, le=1)
+    floor_quantile: float = Field(0.9, ge=0, le=1)
     """The floor as a quantile of the similarities of replies to different posts of the corpus (0-1)."""
     baseline_replies: int = Field(2000, ge=20)
     """Replies of the training split from which that quantile is measured."""

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
@@ -82,7 +83,10 @@ def handler(school: School) -> type[BaseHTTPRequestHandler]:
             pass
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            sent = self.rfile.read(int(self.headers["content-length"]))
+            if not sent:  # the client was cancelled, or killed, before it had sent anything
+                return
+            body = json.loads(sent)
             with school.lock:
                 draft = draft_of(body)
                 school.tries[draft] += 1
@@ -120,7 +124,8 @@ def handler(school: School) -> type[BaseHTTPRequestHandler]:
             self.send_response(status)
             for name, value in {"content-length": str(len(content)), **headers}.items():
                 self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(content)
+            with suppress(ConnectionError):  # the client may be killed by then
+                self.end_headers()
+                self.wfile.write(content)
 
     return Handler
