@@ -25,10 +25,17 @@ Goes = Callable[[pa.Table], np.ndarray]
 """For each row of a table whether it is to go."""
 
 
-def rewrite_rows(path: Path, goes: Goes) -> pa.Table:
-    """Take rows out of a Parquet file; returns what identified them: columns of ``IDS``, ``split``, ``subreddit``."""
+def rewrite_rows(path: Path, goes: Goes, *, by_words: bool = False) -> pa.Table:
+    """Take rows out of a Parquet file; returns what identified them: columns of ``IDS``, ``split``, ``subreddit``.
+
+    Unless ``goes`` asks for more than these columns, they alone are read of a file that keeps all rows.
+    """
     source = pq.ParquetFile(path)
     columns = [name for name in (*IDS, "split", "subreddit") if name in source.schema_arrow.names]
+    if not by_words:
+        ids = source.read(columns)
+        if not goes(ids).any():
+            return ids.slice(0, 0)
     removed: list[pa.Table] = []
     partial = path.with_name(f"{path.name}.new")
     with pq.ParquetWriter(partial, source.schema_arrow, compression="zstd") as writer:

@@ -85,7 +85,7 @@ def forget(
         when=work.when,
         asked={"posts": len(requests.posts), "comments": len(requests.comments), "authors": len(requests.authors)},
         kept_out=sum(len(getattr(keep_out, kind)) for kind in ("posts", "comments", "authors")),
-        unknown=scope.unknown(requests),
+        unknown=scope.unknown(requests, before),
         changes=work.changes,
         models=work.models,
         outside=work.outside,

@@ -10,7 +10,7 @@ ADVICE = (
 )
 LIMITS = (
     "Rows were found by id. Somebody else's comment that quotes a removed text stays, and so do copies of a text that"
-    " were posted under another id and not asked for."
+    " were posted under another id and not asked for. Dumps are never touched, the built-in sample's neither."
 )
 Action = Literal["rows", "removed", "trained", "kept"]
 

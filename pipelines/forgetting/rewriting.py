@@ -51,11 +51,9 @@ class Lost:
 def take_from_threads(folder: Path, scope: Scope) -> Lost:
     """Threads and quarantine."""
     lost = Lost()
-    for path in sorted(folder.glob("*.parquet")):
+    for path in (folder / name for name in sorted(scope.files)):
         table = pq.read_table(path, partitioning=None)
         found = from_threads(table, scope.gone)
-        if found.kept is table:
-            continue
         lost.rows += Counter(posts=found.posts, comments=found.comments)
         before, after = by_split(table), by_split(found.kept)
         lost.splits += before - after
@@ -78,7 +76,7 @@ def take_from_rows(folder: Path, scope: Scope, *, shown_to_raters: bool = False)
     lost, removed = Lost(), defaultdict(list)
     for path in sorted(folder.rglob("*.parquet")):
         part = part_of(path.relative_to(folder))
-        table = rewrite_rows(path, goes)
+        table = rewrite_rows(path, goes, by_words=shown_to_raters)
         lost.left[part] += pq.read_metadata(path).num_rows
         if table.num_rows:
             removed[part].append(table)

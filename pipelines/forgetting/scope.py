@@ -26,6 +26,8 @@ class Scope:
     """Everything that goes, as hashes: what was asked, what accounts wrote, what lies under posts."""
     keep_out: Forgotten
     """What is added to the kept list: the same without what lies under posts, which goes with them anyway."""
+    files: frozenset[str] = frozenset()
+    """Names of the threads' files that hold any of it."""
     post_ids: frozenset[str] = frozenset()
     """Of the posts among it that lie in the threads."""
     comment_ids: frozenset[str] = frozenset()
@@ -35,15 +37,15 @@ class Scope:
     seen: frozenset[str] = frozenset()
     """Hashes of what was asked and lies in the threads."""
 
-    def unknown(self, requests: Requests) -> list[str]:
-        """The requests, in the form of the file, of which the threads hold nothing."""
-        key = self.gone.key
+    def unknown(self, requests: Requests, before: Forgotten) -> list[str]:
+        """The requests, as in the file, of which the threads hold nothing and that were not made ``before``."""
+        key, known = self.gone.key, self.seen | before.posts | before.comments | before.authors
         named = [
             *(("posts", f"t3_{value}", value) for value in requests.posts),
             *(("comments", f"t1_{value}", value) for value in requests.comments),
             *(("authors", f"u/{value}", value) for value in requests.authors),
         ]
-        return sorted(shown for kind, shown, value in named if hashed(kind, value, key) not in self.seen)  # type: ignore[arg-type]
+        return sorted(shown for kind, shown, value in named if hashed(kind, value, key) not in known)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -53,17 +55,20 @@ class _Found:
     below: set[str] = field(default_factory=set)
     words: set[str] = field(default_factory=set)
     seen: set[str] = field(default_factory=set)
+    files: set[str] = field(default_factory=set)
 
 
 def resolve(threads: Path, asked: Forgotten) -> Scope:
     """The scope of what was ``asked`` in the Parquet files of ``threads``; a folder that is not there holds nothing."""
     found = _Found()
     for file in sorted(threads.glob("*.parquet")):
-        look(pq.read_table(file, partitioning=None), asked, found)
+        if look(pq.read_table(file, columns=["post_id", "author_hash", "comments"], partitioning=None), asked, found):
+            found.files.add(file.name)
     own = asked.with_("posts", found.posts).with_("comments", found.comments).with_("texts", found.words)
     return Scope(
         own.with_("comments", found.below),
         own,
+        frozenset(found.files),
         frozenset(found.posts),
         frozenset(found.comments | found.below),
         frozenset(found.words),
@@ -71,11 +76,11 @@ def resolve(threads: Path, asked: Forgotten) -> Scope:
     )
 
 
-def look(table: pa.Table, asked: Forgotten, found: _Found) -> None:
-    """Add what one table of THREAD holds of it."""
+def look(table: pa.Table, asked: Forgotten, found: _Found) -> bool:
+    """Add what one table of THREAD holds of it; returns whether it holds any."""
     posts, comments = marked(table, asked)
     if not posts.any() and not comments.any():
-        return
+        return False
     replies = flat(table["comments"])
     names = pc.struct_field(replies, "comment_id")
     sizes = pc.list_value_length(table["comments"]).to_numpy(zero_copy_only=False).astype(np.int64)
@@ -86,6 +91,7 @@ def look(table: pa.Table, asked: Forgotten, found: _Found) -> None:
     found.words |= values(pc.struct_field(replies, "text"), comments)
     authors = values(table["author_hash"], posts) | values(pc.struct_field(replies, "author_hash"), comments)
     found.seen |= authors | hashes(found.posts, "posts", asked.key) | hashes(found.comments, "comments", asked.key)
+    return True
 
 
 def values(column: pa.Array | pa.ChunkedArray, chosen: np.ndarray) -> set[str]:

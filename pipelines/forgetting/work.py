@@ -3,19 +3,19 @@
 import hashlib
 import logging
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from configs.settings import Settings
 from pipelines import manifest
 from pipelines.card import card
 from pipelines.forgetting import kept as kept_list
-from pipelines.forgetting import rewriting, trained
-from pipelines.forgetting.files import lines, lines_made_of, ratings_of, rewrite_lines
+from pipelines.forgetting import loose, rewriting, trained
 from pipelines.forgetting.kept import REASON, Forgotten
 from pipelines.forgetting.lineage import Output
 from pipelines.forgetting.report import Action, Change, Outside, TrainedModel
@@ -23,7 +23,6 @@ from pipelines.forgetting.rewriting import Lost
 from pipelines.forgetting.scope import Scope
 from pipelines.forgetting.staging import Staging
 from pipelines.forgetting.trained import MARK, Taint, tainted
-from pipelines.layout import Layout
 from pipelines.manifest import CARD, FILE, Manifest
 
 log = logging.getLogger("llumi.forget")
@@ -58,7 +57,9 @@ class Forgetting:
     """Fingerprints of outputs before, and what they become."""
     removed: set[Path] = field(default_factory=set)
     held: dict[Path, int] = field(default_factory=dict)
-    """Removed rows among tokenised ones, by folder."""
+    """Removed rows among tokenised training rows, by folder."""
+    to_validate: dict[Path, pa.Table] = field(default_factory=dict)
+    """Ids of the rows taken out of the validation split of tokens, by folder."""
     tainted: dict[Path, Taint] = field(default_factory=dict)
     threads: Output | None = None
     corpus: Manifest | None = None
@@ -77,8 +78,10 @@ class Forgetting:
         for output in sorted(found, key=lambda output: first.get(output.stage, 2)):
             if output.stage not in SOURCES:
                 self.handler(output)(output)
-        self.loose_files()
-        self.checkpoints()
+        changes, self.outside = loose.rating_files(self.staging, self.ratings, self.scope)
+        self.changes += [*changes, *loose.answers(self.staging, self.scope)]
+        if self.lost:
+            self.changes += loose.checkpoints(self.staging)
         self.staging.place(self.root / kept_list.FILE).write_text(self.keep_out.text(), encoding="utf-8")
         if (self.root / FILE).is_file() and self.moved:
             self.staging.remove(self.root / FILE)
@@ -92,10 +95,8 @@ class Forgetting:
             return self.weights
         if stage in NUMBERS:
             return self.keep
-        if stage == "tokens":
-            return self.tokens
-        if stage == "evaluation":
-            return self.evaluation
+        if stage in {"tokens", "reference", "evaluation"}:
+            return {"tokens": self.tokens, "reference": self.reference, "evaluation": self.evaluation}[stage]
         if self.threads is None or not output.came_from(self.threads):
             return self.remove
         if stage in ROWS:
@@ -209,19 +210,42 @@ class Forgetting:
     # Training and what follows.
 
     def tokens(self, output: Output) -> None:
-        """Tokenised rows: gone where they hold a removed row."""
-        rows = output.sources.get("rows")
+        """Tokenised rows: gone as a whole where a training row goes, since these are made again in any case."""
+        rows, model = output.sources.get("rows"), output.words()[0]
         if rows is None or rows.path in self.removed:
             self.held[output.path] = sum(count.kept for count in output.made.rows.values())
             self.remove(output, "the rows it was made from are not there any more")
             return
-        lost = self.lost.get(rows.path)
-        held = trained.tokens_held(output.path, lost.ids, output.words()[0]) if lost else 0
-        if held:
-            self.held[output.path] = held
-            self.remove(output, f"it held {held} removed rows")
-        elif any(source.path in self.tainted for source in output.sources.values()):
-            self.tell(output, "kept", why="the base it was made for is trained again")
+        ids = self.lost[rows.path].ids if rows.path in self.lost else {}
+        held = trained.held(output.path, ids, model)
+        if held["train"]:
+            self.held[output.path] = held["train"]
+            self.remove(output, f"it held {held['train']} removed training rows")
+        elif held["validation"]:
+            self.to_validate[output.path] = ids[model, "validation"]
+            self.take_validation(output, ids[model, "validation"])
+        else:
+            self.follow(output, "the base it was made for is trained again")
+
+    def reference(self, output: Output) -> None:
+        """What DPO's reference thinks of tokenised rows: row by row beside them, so it goes as they go."""
+        tokens = output.sources.get("tokens")
+        if tokens is None or tokens.path in self.removed:
+            self.remove(output, "the tokens it was made from are not there any more")
+        elif tokens.path in self.to_validate:
+            self.take_validation(output, self.to_validate[tokens.path])
+        else:
+            self.follow(output, "the model it was made with is trained again")
+
+    def take_validation(self, output: Output, removed: pa.Table) -> None:
+        """Take removed rows out of the validation split, which no weights depend on."""
+        folder = self.staging.copy(output.path)
+        self.settle(output, trained.take_held(folder, "validation", removed), folder)
+
+    def follow(self, output: Output, why: str) -> None:
+        """An output that loses nothing: kept, and current unless it was made with weights that are trained again."""
+        if any(source.path in self.tainted for source in output.sources.values()):
+            self.tell(output, "kept", why=why)
         else:
             self.keep(output)
 
@@ -248,49 +272,8 @@ class Forgetting:
             self.remove(output)
         elif any(lost.splits["test"] for lost in self.lost.values()):
             self.remove(output, "it shows test posts or pairs that were removed")
-        elif any(source.path in self.tainted for source in output.sources.values()):
-            self.tell(output, "kept", why="it is about models that are to be trained again")
         else:
-            self.keep(output)
-
-    # What has no manifest.
-
-    def loose_files(self) -> None:
-        """The teacher's answers, and rating files: rewritten below the output, counted elsewhere."""
-        for path in sorted(Layout(self.root).teacher.glob("*.jsonl")):
-            self.take_lines(path, lines_made_of(self.scope.gone))
-        goes = ratings_of(self.scope.gone)
-        for path in self.ratings:
-            if self.staging.staged(path).exists() or not path.is_file():
-                continue
-            if self.root.resolve() in path.resolve().parents:
-                self.take_lines(path, goes)
-            elif found := sum(goes(row) for row in lines(path)):
-                self.outside.append(Outside(file=str(path), lines=found))
-
-    def take_lines(self, path: Path, goes: Callable[[dict[str, Any]], bool]) -> None:
-        """Rewrite one file of JSON lines."""
-        if not any(goes(row) for row in lines(path)):
-            return
-        staged = self.staging.place(path)
-        shutil.copy2(path, staged)
-        read, gone = rewrite_lines(staged, goes)
-        name = str(path.relative_to(self.root))
-        self.changes.append(Change(output=name, stage="", action="rows", rows={"lines": gone}, of={"lines": read}))
-
-    def checkpoints(self) -> None:
-        """Checkpoints of runs in progress that removed rows may have gone into, and their rows on this machine's disk.
-
-        Such a run has another key from now on and would never find them again.
-        """
-        if not self.lost:
-            return
-        for folder in sorted(Layout(self.root).checkpoints.glob("*")):
-            self.staging.remove(folder)
-            shutil.rmtree(Path(tempfile.gettempdir()) / f"llumi-rows-{folder.name}", ignore_errors=True)
-            name = str(folder.relative_to(self.root))
-            why = "a run in progress would train on removed rows"
-            self.changes.append(Change(output=name, stage="", action="removed", why=why))
+            self.follow(output, "it is about models that are to be trained again")
 
     def tell(self, output: Output, action: Action, lost: Lost | None = None, why: str = "") -> None:
         """Note for the report what became of an output."""

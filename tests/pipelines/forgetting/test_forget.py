@@ -86,6 +86,7 @@ def test_what_is_kept_names_nobody_and_the_same_request_again_finds_nothing(worl
     assert {change.action for change in again.changes} == {"kept", "trained"}
     assert (world.root / kept.FILE).read_text() == text
     assert again.kept_out == first.kept_out
+    assert again.unknown == []
 
 
 def test_rows_are_conserved_and_the_manifest_says_what_went_without_naming_it(world: World) -> None:
@@ -184,6 +185,27 @@ def test_a_test_post_is_no_reason_to_train_again_and_the_report_that_shows_it_go
     assert report.models == []
     assert not world.at.evaluation.exists()
     assert world.at.tokens("gm", "sft").is_dir()
+
+
+def test_a_post_to_validate_with_leaves_the_weights_current_and_the_tokens_without_it(world: World) -> None:
+    report = ask(world, "t3_p3")
+    assert report.models == []
+    for model in ("gm", "im"):
+        tokens, reference = world.at.tokens(model, "dpo1"), world.at.reference(model, "dpo1")
+        adapter = manifest.read(world.at.adapter(model, "dpo1"))
+        assert adapter is not None
+        assert adapter.inputs["tokens"] == fingerprint(tokens)
+        assert adapter.inputs["reference"] == fingerprint(reference)
+        for split, left in (("train", 3), ("validation", 0)):
+            assert rows(tokens / split) == rows(reference / split) == left
+        made = manifest.read(tokens)
+        assert made is not None
+        assert made.rows["validation"].model_dump() == {"read": 1, "kept": 0, "dropped": {"forgotten": 1}}
+
+
+def test_what_stands_beside_tokens_goes_with_them(world: World) -> None:
+    ask(world, "t1_c0x2")
+    assert not world.at.reference("gm", "dpo1").exists()
 
 
 def test_the_report_stays_where_only_training_rows_went(world: World) -> None:

@@ -21,7 +21,7 @@ from pipelines.forgetting.match import from_threads
 from pipelines.layout import Layout
 from pipelines.manifest import Draft, Input, fingerprints, writing
 from pipelines.pairs.schema import PAIR, SFT
-from pipelines.training.tokens import DPO_TOKENS, SFT_TOKENS
+from pipelines.training.tokens import DPO_TOKENS, PAIR_KEYS, SFT_TOKENS
 
 SPLIT_OF = {"p0": "train", "p1": "train", "p2": "train", "p3": "validation", "p4": "test", "p5": "test"}
 AUTHOR_OF = {"p0": "Ann", "p1": "Ann", "p2": "Ben", "p3": "Cem", "p4": "Dee", "p5": "Eve"}
@@ -183,10 +183,22 @@ class World:
                 pq.write_table(pa.Table.from_pylist(made, schema), draft.path / split / "part-0.parquet")
                 draft.count(split, read=len(rows), kept=len(rows))
 
+    def reference(self, model: str, stage: str) -> None:
+        """A number beside each tokenised pair."""
+        tokens = self.at.tokens(model, stage)
+        inputs: dict[str, Input] = {"tokens": tokens, "base": "a/base", "start": self.at.adapter(model, "sft")}
+        with self.write(self.at.reference(model, stage), f"reference/{model}/{stage}", inputs) as draft:
+            for split in ("train", "validation"):
+                rows = pq.read_table(tokens / split, columns=list(PAIR_KEYS), partitioning=None)
+                scored = rows.append_column("ref_chosen_logps", pa.array([-1.0] * rows.num_rows, pa.float32()))
+                (draft.path / split).mkdir()
+                pq.write_table(scored, draft.path / split / "part-0.parquet")
+                draft.count(split, read=rows.num_rows, kept=rows.num_rows)
+
     def adapter(self, model: str, stage: str) -> None:
         inputs: dict[str, Input] = {"tokens": self.at.tokens(model, stage), "base": "a/base"}
         if stage != "sft":
-            inputs["start"] = self.at.adapter(model, "sft")
+            inputs |= {"start": self.at.adapter(model, "sft"), "reference": self.at.reference(model, stage)}
         with self.write(self.at.adapter(model, stage), f"train/{model}/{stage}", inputs) as draft:
             (draft.path / "adapter_model.safetensors").write_bytes(b"weights")
 
@@ -228,6 +240,8 @@ class World:
         for model in MODELS:
             for stage in ("sft", "dpo1"):
                 self.tokens(model, stage)
+                if stage != "sft":
+                    self.reference(model, stage)
                 self.adapter(model, stage)
             self.model(model)
         self.evaluation()
