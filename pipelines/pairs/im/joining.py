@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from configs.pairs import PairSettings
 from pipelines.pairs.replies import Bools, Floats, Ints, Replies
+from pipelines.pairs.rules import Rule
 from pipelines.pairs.select import Candidates, capped
 from pipelines.retrieval.embed import Vectors
 
@@ -76,9 +77,9 @@ def drafts(found: Candidates, max_per_post: int) -> tuple[Candidates, int]:
 
 
 def worse(
-    better: Ints, originals: Ints, found: Candidates, likeness: Likeness, value: Ints | Floats, floor: float
+    better: Ints, originals: Ints, found: Candidates, likeness: Likeness, replies: Replies, rule: Rule, floor: float
 ) -> Ints:
-    """A worse revision of each original: of the replies that the rule ranks below ``better``, the least ``value``.
+    """A worse revision of each original: of the replies that the rule ranks below ``better``, the lowest.
 
     It is none of the originals and keeps the floor to its own; NONE where there is no such reply.
     """
@@ -91,7 +92,7 @@ def worse(
     fits: Bools = other != originals[row]
     fits &= likeness.between(other, originals[row]) >= floor
     row, other = row[fits], other[fits]
-    order = np.lexsort((other, value[other], row))
+    order = np.lexsort((replies.names[other], rule.value(replies)[other], row))
     row, other = row[order], other[order]
     least = place(row) == 0
     result = np.full(len(better), NONE)

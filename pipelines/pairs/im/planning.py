@@ -129,8 +129,7 @@ class _Work:
 
     def worse(self, better: Ints, originals: Ints, found: Any, alike: Likeness) -> Ints:
         """The reply that the preference pair rejects, NONE where it is to reject the draft."""
-        value = self.by.rule.value(self.replies)
-        others = worse(better, originals, found, alike, value, self.by.floor)
+        others = worse(better, originals, found, alike, self.replies, self.by.rule, self.by.floor)
         keys = self.replies.keys
         # The rules draw by (chosen, rejected); the other way round is another draw.
         instead = drawn(keys[originals], keys[better]) < self.by.settings.improvement.worse_share

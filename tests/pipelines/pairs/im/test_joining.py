@@ -162,11 +162,12 @@ def test_a_better_reply_about_something_else_is_no_revision():
 
 
 def test_the_worse_revision_is_the_least_liked_of_those_that_keep_the_content():
-    replies = [(3, 1, about(0, "draft")), (2, 2, about(0, "worse")), (2, 3, about(1)), (50, 9, about(0, "best"))]
-    found, _, _ = planned([thread("p", replies)], settings_of(worse_share=1.0))
-    by_original = {row["original_id"]: row["worse_id"] for row in found}
-    assert by_original == {"pc0": "pc1", "pc1": "pc0"}
-    found, _, _ = planned([thread("p", replies)], settings_of(worse_share=0.0))
+    low = [(7, 1, about(0, "draft")), (6, 2, about(0, "bad")), (5, 3, about(0, "worst")), (2, 4, about(1))]
+    rows = [thread("p", [*low, (50, 9, about(0, "best"))])]
+    found, _, _ = planned(rows, settings_of(worse_share=1.0, max_per_reply=9))
+    worst_of_all = {row["original_id"]: row["worse_id"] for row in found if row["revision_id"] == "pc4"}
+    assert worst_of_all == {"pc0": "pc2", "pc1": "pc2", "pc2": "pc1"}
+    found, _, _ = planned(rows, settings_of(worse_share=0.0, max_per_reply=9))
     assert {row["worse_id"] for row in found} == {None}
 
 
