@@ -18,6 +18,7 @@ COMMANDS = [
     *(
         "sample",
         "corpus",
+        "revisions",
         "pairs",
         "feedback",
         "train",
