@@ -13,7 +13,7 @@ from configs.errors import StageOrderError, TrainingError
 from configs.settings import Settings
 from pipelines.layout import Layout
 from pipelines.manifest import Manifest
-from pipelines.training import build, curves
+from pipelines.training import build, curves, reference
 from pipelines.training.weights import load_model
 from tests.pipelines.training.conftest import Build, Inputs
 
@@ -56,7 +56,7 @@ def test_sft_by_zero_2_leaves_a_complete_adapter(sft_adapter: Path, base_model: 
     assert_complete(sft_adapter, base_model)
     figures = read_manifest(sft_adapter).figures
     assert (figures["steps"], figures["world_size"], figures["resumed_at_step"]) == (2, 2, 0)
-    assert set(figures["seconds"]) >= {"start", "import", "load", "steps", "evaluate", "save", "total"}
+    assert set(figures["seconds"]) >= {"start", "import", "load", "first_step", "steps", "evaluate", "save", "total"}
     assert figures["tokens_per_second"] > 0
     assert not Layout(Path(settings.output)).checkpoints.exists() or not list(
         Layout(Path(settings.output)).checkpoints.glob("gm-sft-*")
@@ -95,6 +95,16 @@ def test_dpo_continues_the_adapter_and_begins_at_ln_2(
     moved = max(float((after[name] - before[name]).abs().max()) for name in before)
     assert 0 < moved < 0.05
     assert set(manifest.inputs) == {"tokens", "base", "start", "reference"}
+
+
+def test_in_bfloat16_the_reference_is_computed_as_deepspeed_computes_the_policy(
+    settings: Settings, dpo_inputs: Inputs, tmp_path: Path
+) -> None:
+    half, output = by_zero(settings, 2, bf16=True), tmp_path / "dpo1"
+    inputs = {name: dpo_inputs[name] for name in ("tokens", "base", "start")}
+    reference.build(half, inputs, tmp_path / "reference", model="gm", stage="dpo1")
+    build.build(half, {**inputs, "reference": tmp_path / "reference"}, output, model="gm", stage="dpo1")
+    assert curves.load(output)[0]["loss"] == pytest.approx(math.log(2), abs=1e-2)
 
 
 def test_dpo_without_an_adapter_before_it_names_the_stage_to_run(

@@ -2,16 +2,25 @@
 
 import json
 import math
+import os
 import random
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 import torch
 import trl
 from datasets import Dataset
@@ -21,6 +30,7 @@ from safetensors.torch import load_file, save_file
 from trl import DPOConfig
 
 from configs.errors import StageOrderError, TrainingError
+from configs.load import to_yaml
 from configs.settings import Settings
 from pipelines.generation.logprobs import batches, completion_logps, logps_of_many
 from pipelines.manifest import read, writing
@@ -31,6 +41,17 @@ from pipelines.training.weights import load_model, load_tokenizer, weights_hash
 from tests.pipelines.training.conftest import Inputs
 
 NAMES = ("prompt", "chosen", "rejected")
+DRIVER = """
+import sys
+from pathlib import Path
+import ray
+from configs import load
+from pipelines.training import reference
+address, config, output, *paths = sys.argv[1:]
+ray.init(address=address, log_to_driver=False)
+inputs = dict(zip(("tokens", "base", "start"), map(Path, paths)))
+reference.build(load(config), inputs, Path(output), model="gm", stage="dpo1")
+"""
 
 
 def table(folder: Path, split: str = "train") -> pa.Table:
@@ -71,6 +92,49 @@ def with_dropout(adapter: Path, folder: Path) -> Path:
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps(config | {"lora_dropout": 0.5}))
     return folder
+
+
+def referees() -> list[psutil.Process]:
+    """The actors of this session's Ray that hold a reference."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # some end while they are looked at
+            found += [process] if "Referee" in " ".join(process.cmdline()) else []
+    return found
+
+
+@pytest.mark.slow
+def test_an_actor_that_is_killed_is_replaced_and_the_numbers_stay_the_same(
+    settings: Settings, dpo_inputs: Inputs, tmp_path: Path
+) -> None:
+    inputs = {name: dpo_inputs[name] for name in ("tokens", "base", "start")}
+    with ThreadPoolExecutor(1) as beside:
+        done = beside.submit(reference.build, settings, inputs, tmp_path / "reference", model="gm", stage="dpo1")
+        while not (there := referees()):
+            assert not done.done(), "the pass ended before it could be disturbed"
+            time.sleep(0.02)
+        os.kill(there[0].pid, signal.SIGKILL)
+        done.result(timeout=120)
+    assert table(tmp_path / "reference").equals(table(dpo_inputs["reference"]))
+
+
+@pytest.mark.slow
+def test_a_driver_that_is_killed_leaves_nothing_half_written(
+    settings: Settings, dpo_inputs: Inputs, tmp_path: Path
+) -> None:
+    (tmp_path / "settings.yaml").write_text(to_yaml(settings))
+    words = [ray.get_runtime_context().gcs_address, str(tmp_path / "settings.yaml"), str(tmp_path / "reference")]
+    words += [str(dpo_inputs[name]) for name in ("tokens", "base", "start")]
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, *words])
+    while not list(tmp_path.glob(".reference.partial-*")):
+        assert driver.poll() is None, "the pass ended before it could be disturbed"
+        time.sleep(0.02)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    assert not (tmp_path / "reference").exists()
+    inputs = {name: dpo_inputs[name] for name in ("tokens", "base", "start")}
+    reference.build(settings, inputs, tmp_path / "reference", model="gm", stage="dpo1")
+    assert table(tmp_path / "reference").equals(table(dpo_inputs["reference"]))
 
 
 def ragged(folder: Path, vocabulary: int) -> Path:

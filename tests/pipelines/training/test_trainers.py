@@ -136,6 +136,13 @@ def test_rounding_is_no_wrong_reference(dpo: DpoTrainer) -> None:
     dpo.check_reference(torch.tensor(math.log(2) + 5e-4))
 
 
+def test_bfloat16_may_round_a_margin_by_a_nat_and_not_by_more(dpo: DpoTrainer) -> None:
+    dpo.args.bf16 = True
+    dpo.check_reference(torch.tensor(math.log(2) + dpo.beta / 2))
+    with pytest.raises(TrainingError, match="must be ln 2"):
+        dpo.check_reference(torch.tensor(math.log(2) + dpo.beta))
+
+
 @pytest.mark.parametrize("loss", ["nan", math.inf])
 def test_a_loss_that_is_no_number_stops_training(loss: Any, tmp_path: Path) -> None:
     state = TrainerState()
