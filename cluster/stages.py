@@ -144,7 +144,7 @@ class Way:
 
         given = [Path(path) for path in expand(self.settings.feedback.ratings)]
         panel = [self.at.ratings / "ratings.jsonl"] if self.settings.feedback.panel else []
-        return {"threads": self.at.threads, "ratings": [*panel, *given]}
+        return {"threads": self.at.threads, "ratings": [*panel, *given], **self.shown()}
 
     def base(self) -> Input:
         """The base model: made here, or by name."""
@@ -154,7 +154,7 @@ class Way:
         """What the report is about: every output there is, under its own name."""
         at = self.at
         found: Inputs = {"threads": at.threads, "exposure": at.exposure, "sft": at.sft, "pairs": at.pairs}
-        found["base"] = self.base()
+        found |= {"base": self.base(), **self.shown()}
         if self.settings.sample:
             found |= {"sample": at.sample, "truth": at.sample / "truth.parquet"}
         if self.settings.feedback.panel:

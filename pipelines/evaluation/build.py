@@ -81,7 +81,8 @@ def measure(settings: Settings, inputs: Mapping[str, Input], draft: Draft) -> tu
     for name, counted in rewards.conserved(logps).items():
         draft.count(f"pairs/{name}", **counted)
 
-    texts, unwritten = drafts.write(settings, threads, folder(inputs, "sft"), base, adapters, truth is not None)
+    shown = folder(inputs, "retrieval") if "retrieval" in inputs else None
+    texts, unwritten = drafts.write(settings, threads, folder(inputs, "sft"), base, adapters, truth is not None, shown)
     pq.write_table(texts, draft.path / "drafts.parquet")
     for name, counted in unwritten.items():
         draft.count(f"texts/{name}", **counted)

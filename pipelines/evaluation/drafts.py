@@ -18,6 +18,7 @@ from configs.settings import Settings
 from pipelines.evaluation import rows as held_out
 from pipelines.generation.several import generate_many
 from pipelines.pairs.schema import MESSAGES
+from pipelines.retrieval.examples import examples_for
 
 log = logging.getLogger("llumi.evaluation")
 
@@ -61,13 +62,15 @@ def write(
     base: str,
     adapters: Mapping[str, Mapping[str, Path]],
     judged: bool,
+    retrieval: Path | None = None,
 ) -> tuple[pa.Table, dict[str, dict[str, Any]]]:
     """Texts by every stage of every model (schema DRAFT), and by model/stage how many prompts got none.
 
-    ``judged``: with the simulation's quality.
+    ``judged``: with the simulation's quality. ``retrieval``: where the examples of the prompts lie.
     """
     tasks = {
-        model: gm_tasks(settings, threads) if model == "gm" else im_tasks(settings, threads, sft) for model in adapters
+        model: gm_tasks(settings, threads, retrieval) if model == "gm" else im_tasks(settings, threads, sft)
+        for model in adapters
     }
     names = {f"{model}/{stage}": (model, stage) for model in adapters for stage in adapters[model]}
     requests = {name: as_requests(tasks[model]) for name, (model, _) in names.items()}
@@ -87,13 +90,15 @@ def as_requests(tasks: pa.Table) -> pa.Table:
     return pa.table({"request_id": tasks["post_id"], "prompt": tasks["prompt"]})
 
 
-def gm_tasks(settings: Settings, threads: pa.Table) -> pa.Table:
-    """Prompts for ``evaluation.posts`` test posts."""
+def gm_tasks(settings: Settings, threads: pa.Table, retrieval: Path | None = None) -> pa.Table:
+    """Prompts for ``evaluation.posts`` test posts, with examples as in training."""
     chosen = held_out.choose(threads, settings.evaluation.posts, settings.seed)
     rows = []
-    for thread in chosen.select(["post_id", "title", "text"]).to_pylist():
+    shown = examples_for(chosen, retrieval)
+    for thread, found in zip(chosen.select(["post_id", "title", "text"]).to_pylist(), shown, strict=True):
         post = whole_post(thread["title"], thread["text"])
-        rows.append({"post_id": thread["post_id"], "post": post, "prompt": messages(settings.prompts.gm, post)})
+        prompt = messages(settings.prompts.gm, post, examples=found.examples)
+        rows.append({"post_id": thread["post_id"], "post": post, "prompt": prompt})
     return pa.Table.from_pylist(rows, schema=TASK)
 
 

@@ -7,7 +7,7 @@ are rendered with the same templates as everywhere else, from the thread's own w
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,6 +25,7 @@ from pipelines.feedback.ratings import Rating, read_ratings
 from pipelines.feedback.rules import Preference, excluded_raters, preferences, rater_counts, usable
 from pipelines.manifest import Draft, Input, Manifest, fingerprints, writing
 from pipelines.pairs.schema import PAIR, SPLITS
+from pipelines.retrieval.examples import examples_for
 
 STAGE = "rated_pairs"
 RULE = "ratings"
@@ -41,13 +42,16 @@ def depends(settings: Settings) -> dict[str, Any]:
 
 
 def build(settings: Settings, inputs: Mapping[str, Input], output: Path) -> Manifest:
-    """Write the pairs that ``inputs["ratings"]`` (files) show for posts of ``inputs["threads"]``."""
+    """Write the pairs that ``inputs["ratings"]`` (files) show for posts of ``inputs["threads"]``.
+
+    With ``retrieval`` among the inputs, prompts hold its examples.
+    """
     files = rating_files(inputs["ratings"])
     with writing(
         output,
         stage=STAGE,
         settings=depends(settings),
-        inputs=fingerprints({"threads": inputs["threads"], "ratings": files}),
+        inputs=fingerprints({**inputs, "ratings": files}),
         resolved=to_yaml(settings),
         card=card_of(settings, inputs),
     ) as draft:
@@ -58,6 +62,7 @@ def build(settings: Settings, inputs: Mapping[str, Input], output: Path) -> Mani
         if not found:
             raise DataError(f"{len(rows)} ratings show no preference: {because(dropped, reasons)}")
         posts = read_posts(Path(str(inputs["threads"])))
+        show(posts, {preference.post_id for preference in found}, inputs.get("retrieval"))
         for model in MODELS:
             write_model(draft, settings, model, rows, found, reasons.get(model, Counter()), posts)
         excluded = excluded_raters([row for row in rows if row.missing() is None], settings.feedback)
@@ -90,15 +95,23 @@ def rating_files(value: Input) -> list[Path]:
     return files
 
 
-def read_posts(threads: Path) -> dict[str, dict[str, str]]:
+def read_posts(threads: Path) -> dict[str, dict[str, Any]]:
     """Title, text and split of each post by its id."""
-    posts: dict[str, dict[str, str]] = {}
+    posts: dict[str, dict[str, Any]] = {}
     for path in sorted(threads.glob("*.parquet")):
         for row in pq.read_table(path, columns=_POST_COLUMNS).to_pylist():
             posts[row["post_id"]] = row
     if not posts:
         raise DataError(f"{threads} holds no threads")
     return posts
+
+
+def show(posts: dict[str, dict[str, Any]], asked: Collection[str], retrieval: Input | None) -> None:
+    """Give the posts that are asked about the examples of their prompts."""
+    folder = None if retrieval is None else Path(str(retrieval))
+    ids = sorted(posts.keys() & asked)
+    for post_id, shown in zip(ids, examples_for(pa.table({"post_id": pa.array(ids, pa.string())}), folder), strict=True):
+        posts[post_id] |= {"examples": shown.examples, "example_ids": shown.ids}
 
 
 def write_model(
@@ -108,7 +121,7 @@ def write_model(
     rows: Sequence[Rating],
     found: Iterable[Preference],
     reasons: Counter[str],
-    posts: Mapping[str, Mapping[str, str]],
+    posts: Mapping[str, Mapping[str, Any]],
 ) -> None:
     """Write one model's pairs by split, and count the fate of every item of that model."""
     own = [preference for preference in found if preference.model == model]
@@ -132,10 +145,10 @@ def write_model(
         draft.figures[f"{model}_mean_agreement"] = round(fmean(preference.agreement for preference in known), 3)
 
 
-def pair(preference: Preference, post: Mapping[str, str], template: str) -> dict[str, Any]:
+def pair(preference: Preference, post: Mapping[str, Any], template: str) -> dict[str, Any]:
     """A preference as a row of schema PAIR; it has no votes and no times."""
     return {
-        "prompt": messages(template, whole_post(post["title"], post["text"]), preference.draft),
+        "prompt": messages(template, whole_post(post["title"], post["text"]), preference.draft, post["examples"]),
         "chosen": [{"role": "assistant", "content": preference.chosen.text}],
         "rejected": [{"role": "assistant", "content": preference.rejected.text}],
         "post_id": preference.post_id,
@@ -147,4 +160,5 @@ def pair(preference: Preference, post: Mapping[str, str], template: str) -> dict
         "rejected_created_utc": None,
         "rule": RULE,
         "split": post["split"],
+        "example_ids": post["example_ids"],
     }
