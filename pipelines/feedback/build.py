@@ -110,7 +110,8 @@ def show(posts: dict[str, dict[str, Any]], asked: Collection[str], retrieval: In
     """Give the posts that are asked about the examples of their prompts."""
     folder = None if retrieval is None else Path(str(retrieval))
     ids = sorted(posts.keys() & asked)
-    for post_id, shown in zip(ids, examples_for(pa.table({"post_id": pa.array(ids, pa.string())}), folder), strict=True):
+    shown_for = examples_for(pa.table({"post_id": pa.array(ids, pa.string())}), folder)
+    for post_id, shown in zip(ids, shown_for, strict=True):
         posts[post_id] |= {"examples": shown.examples, "example_ids": shown.ids}
 
 
