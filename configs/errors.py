@@ -43,6 +43,10 @@ class MissingInput(DataError, FileNotFoundError):
     """An input file is not there, or a glob matches nothing."""
 
 
+class NoSpace(LlumiError, OSError):
+    """The disk or the quota of an output is exhausted."""
+
+
 class TrainingError(LlumiError, RuntimeError):
     """Training stopped: the message says at which step and what to do."""
 

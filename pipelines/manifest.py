@@ -24,7 +24,8 @@ from typing import Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from configs.errors import DataError, StageOrderError
+from configs.errors import DataError, NoSpace, StageOrderError
+from pipelines.interrupted import draft_of, no_space
 
 FILE = "manifest.json"
 CARD = "DATA_CARD.md"
@@ -110,13 +111,15 @@ def writing(
     ``settings`` are JSON values, ``inputs`` fingerprints by name, ``resolved`` the whole
     configuration as YAML, saved beside the output as ``settings.yaml``; ``card`` renders
     ``DATA_CARD.md`` from the manifest. After the block, ``draft.manifest`` holds what was written.
+    Raises NoSpace where the disk is full, here or on the node of a task.
     """
     started = time.monotonic()
-    partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
+    partial = draft_of(output)
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     draft = Draft(partial)
+    full: NoSpace | None = None
     try:
+        partial.mkdir(parents=True)
         yield draft
         readable(partial)
         (partial / "settings.yaml").write_text(resolved or yaml.safe_dump(dict(settings)), encoding="utf-8")
@@ -135,8 +138,15 @@ def writing(
         )
         draft.manifest = write(partial, made, card)
         replace(partial, output)
+    except Exception as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        full = no_space(error, output.parent)
+        if full is None:
+            raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    if full is not None:  # outside the block: what the tasks raised would be shown as its context
+        raise full
 
 
 def write(folder: Path, made: Manifest, card: Callable[[Manifest], str] | None = None) -> Manifest:
