@@ -4,25 +4,19 @@ Texts are taken from the table of threads by Arrow; only prompts are rendered on
 and only for posts that get a row.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from configs.pairs import SftRowSettings
-from configs.prompts import messages, render, whole_post
-from pipelines.pairs.old_rules import Pair
+from configs.prompts import render, whole_post
 from pipelines.pairs.replies import Ints, Replies
 from pipelines.pairs.rows import turns
 from pipelines.pairs.schema import PAIR, SFT
 from pipelines.pairs.select import Candidates, place
 from pipelines.retrieval.examples import Retrieved
-
-Thread = Mapping[str, Any]
-Row = dict[str, Any]
-
 
 Shown = Sequence[Retrieved] | None
 """What was retrieved for the posts of a table of THREAD, row by row; None where nothing is."""
@@ -91,56 +85,3 @@ def sft_table(threads: pa.Table, replies: Replies, learned: Ints, template: str,
         "example_ids": example_ids(posts, shown),
     }
     return pa.table(columns).select(SFT.names)
-
-
-def prompt(thread: Thread, template: str) -> list[dict[str, str]]:
-    """The conversation that asks for a comment on the thread's post."""
-    return messages(template, whole_post(thread["title"], thread["text"]))
-
-
-def turn(comment: Mapping[str, Any]) -> list[dict[str, str]]:
-    """A comment as the assistant's turn."""
-    return [{"role": "assistant", "content": comment["text"]}]
-
-
-def learned(thread: Thread, settings: SftRowSettings) -> tuple[list[int], int]:
-    """Positions of the replies to learn from, best score first, and how many more had the score."""
-    scores = np.array([comment["score"] for comment in thread["comments"]], dtype=np.int64)
-    names = [comment["comment_id"] for comment in thread["comments"]]
-    liked = [int(i) for i in np.flatnonzero(scores >= settings.min_score)]
-    liked.sort(key=lambda i: (-scores[i], names[i]))
-    return liked[: settings.max_per_post], len(liked[settings.max_per_post :])
-
-
-def sft_row(thread: Thread, asked: list[dict[str, str]], reply: int, original: int | None = None) -> Row:
-    """A row of SFT: ``reply`` answers the prompt; ``original`` is the reply it revises (IM)."""
-    comments = thread["comments"]
-    return {
-        "prompt": asked,
-        "completion": turn(comments[reply]),
-        "post_id": thread["post_id"],
-        "comment_id": comments[reply]["comment_id"],
-        "original_id": None if original is None else comments[original]["comment_id"],
-        "score": comments[reply]["score"],
-        "created_utc": comments[reply]["created_utc"],
-        "split": thread["split"],
-    }
-
-
-def pair_row(thread: Thread, asked: list[dict[str, str]], pair: Pair, rule: str) -> Row:
-    """A row of PAIR: of the two replies the chosen one answers the prompt better."""
-    chosen, rejected = (thread["comments"][i] for i in pair)
-    return {
-        "prompt": asked,
-        "chosen": turn(chosen),
-        "rejected": turn(rejected),
-        "post_id": thread["post_id"],
-        "chosen_id": chosen["comment_id"],
-        "rejected_id": rejected["comment_id"],
-        "chosen_score": chosen["score"],
-        "rejected_score": rejected["score"],
-        "chosen_created_utc": chosen["created_utc"],
-        "rejected_created_utc": rejected["created_utc"],
-        "rule": rule,
-        "split": thread["split"],
-    }

@@ -1,4 +1,4 @@
-"""Threads to SFT rows and pairs through real Ray."""
+"""Threads to pairs through real Ray: rows, accounts, the report."""
 
 from pathlib import Path
 from typing import Any
@@ -8,125 +8,172 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs import DataError, Settings
+from configs.corpus import SampleSettings
 from configs.errors import StageOrderError
 from pipelines.corpus.build import build as build_threads
+from pipelines.manifest import Input, Manifest
 from pipelines.pairs import build as pairs
-from pipelines.pairs import sft
-from pipelines.pairs.old_rules import pair_ids
-from pipelines.pairs.schema import PAIR, SFT, SPLITS
-from tests.pipelines.corpus.dumps import APRIL_2021, comment, post, zst
+from pipelines.pairs import exposure
+from pipelines.pairs.exposure_model import Exposure
+from pipelines.pairs.im.build import build as build_revisions
+from pipelines.pairs.replies import Replies
+from pipelines.pairs.rules import rule_of
+from pipelines.pairs.schema import PAIR, SPLITS
+from pipelines.pairs.select import select
+from pipelines.sample.build import build as build_sample
+from tests.pipelines.pairs.making import ids
+from tests.pipelines.pairs.test_bias import check_page
 
 
 def settings_for(folder: Path, **changes: Any) -> Settings:
     """Settings with the output in ``folder`` and splits of like size."""
-    split = {"train": 0.5, "validation": 0.25, "test": 0.25}
-    return Settings(output=str(folder), corpus={"split": split, "rows_per_file": 25}, **changes)
+    split = {"train": 0.6, "validation": 0.2, "test": 0.2}
+    corpus = {"split": split, "rows_per_file": 60, "subreddits": ["QuietHarbor"]}
+    return Settings(output=str(folder), corpus=corpus, improvement={"floor": -1.0}, **changes)
 
 
 @pytest.fixture(scope="module")
-def threads(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixty threads of four replies whose votes fall with arrival in every other thread; in several files."""
+def world(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Input]:
+    """A small sample, its threads in several files, their exposure model and revisions."""
     folder = tmp_path_factory.mktemp("pairs")
-    posts = [post(f"p{i}") for i in range(60)]
-    comments = []
-    for i in range(60):
-        votes = (20, 8, 3, 1) if i % 2 else (2, 5, 11, 30)
-        for k, score in enumerate(votes):
-            comments.append(comment(f"c{i}x{k}", f"p{i}", score=score, created_utc=APRIL_2021 + 60 * k))
-    dumps = {"posts": [zst(folder / "RS.zst", posts)], "comments": [zst(folder / "RC.zst", comments)]}
-    build_threads(settings_for(folder), dumps, folder / "threads")
-    return folder / "threads"
+    settings = settings_for(folder)
+    build_sample(SampleSettings(threads=240, seed=3), folder / "sample")
+    dumps = {"posts": [f"{folder}/sample/RS_*.zst"], "comments": [f"{folder}/sample/RC_*.zst"]}
+    build_threads(settings, dumps, folder / "threads")
+    found: dict[str, Input] = {"threads": folder / "threads"}
+    exposure.build(settings, found, folder / "exposure")
+    found["exposure"] = folder / "exposure"
+    build_revisions(settings, found, folder / "revisions")
+    return {**found, "revisions": folder / "revisions", "truth": folder / "sample" / "truth.parquet"}
 
 
-def tables(folder: Path, schema: pa.Schema) -> dict[tuple[str, str], pa.Table]:
+def tables(folder: Path) -> dict[tuple[str, str], pa.Table]:
     """Rows by model and split."""
     found = {}
     for model in ("gm", "im"):
         for split in SPLITS:
-            files = sorted((folder / model / split).glob("*.parquet"))
-            assert files
-            parts = [pq.read_table(file, partitioning=None) for file in files]
-            assert all(part.schema.equals(schema) for part in parts)
+            parts = [
+                pq.read_table(file, partitioning=None) for file in sorted((folder / model / split).glob("*.parquet"))
+            ]
+            assert parts and all(part.schema.equals(PAIR) for part in parts)
             found[model, split] = pa.concat_tables(parts)
     return found
 
 
-def test_pairs_lie_by_model_and_split_and_none_was_chosen_for_coming_first(threads: Path, tmp_path: Path) -> None:
-    settings = settings_for(tmp_path)
-    manifest = pairs.build(settings, {"threads": threads}, tmp_path / "pairs")
-    got = tables(tmp_path / "pairs", PAIR)
-    assert len(list(threads.glob("*.parquet"))) == 3
-    assert sum(table.num_rows for table in got.values()) == manifest.rows["gm"].kept + manifest.rows["im"].kept
+@pytest.fixture(scope="module")
+def built(world: dict[str, Input], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
+    """The pairs of the default rule."""
+    folder = tmp_path_factory.mktemp("built") / "pairs"
+    return folder, pairs.build(settings_for(folder.parent), world, folder)
+
+
+def test_pairs_lie_by_model_and_split_and_every_candidate_is_accounted_for(built: tuple[Path, Manifest]) -> None:
+    folder, manifest = built
+    got = tables(folder)
     for (model, split), table in got.items():
         assert set(table["split"].to_pylist()) <= {split}
-        assert manifest.figures[model][split]["pairs"] == table.num_rows > 0
-        times = zip(table["chosen_created_utc"].to_pylist(), table["rejected_created_utc"].to_pylist(), strict=True)
-        assert all(chosen >= rejected for chosen, rejected in times)
-    assert manifest.rows["threads"].model_dump() == {"read": 60, "kept": 30, "dropped": {"no_pair": 30}}
-    rules = manifest.figures["rules"]
-    assert rules["shp"]["chosen_earlier"] == 0.0
-    assert rules["naive"]["chosen_earlier"] == 0.5
-    assert rules["shp"]["pairs"] == manifest.rows["gm"].kept
+        assert manifest.figures[model][split]["pairs"] == table.num_rows
+    for model in ("gm", "im"):
+        assert manifest.rows[model].kept == sum(got[model, split].num_rows for split in SPLITS) > 100
+    posts = {post for split in SPLITS for post in got["gm", split]["post_id"].to_pylist()}
+    assert manifest.rows["threads"].kept == len(posts)
+    assert set(manifest.rows["gm"].dropped) == {"over_cap", "unbalanced"}
+    assert manifest.figures["rules"]["matched"]["pairs"] == manifest.rows["gm"].kept
 
 
-def test_the_pairs_written_are_those_that_the_rule_gives_on_the_threads(threads: Path, tmp_path: Path) -> None:
-    settings = settings_for(tmp_path, pairs={"rule": "naive", "max_per_post": 2})
-    pairs.build(settings, {"threads": threads}, tmp_path / "pairs")
-    written = pa.concat_tables([t for (model, _), t in tables(tmp_path / "pairs", PAIR).items() if model == "gm"])
-    expected = pair_ids(pa.concat_tables([pq.read_table(f) for f in threads.glob("*.parquet")]), settings.pairs)
-    names = expected.schema.names
-    assert sorted(map(str, written.select(names).to_pylist())) == sorted(map(str, expected.to_pylist()))
+def test_the_pairs_written_are_those_that_the_rule_gives_on_all_threads_at_once(
+    built: tuple[Path, Manifest], world: dict[str, Input]
+) -> None:
+    files = sorted(Path(str(world["threads"])).glob("*.parquet"))
+    assert len(files) > 1
+    threads, settings = pa.concat_tables([pq.read_table(file) for file in files]), settings_for(built[0]).pairs
+    model = Exposure.read(Path(str(world["exposure"])))
+    expected = ids(threads, select(Replies.of(threads, model), rule_of(settings, model), settings))
+    written = pa.concat_tables([table for (kind, _), table in tables(built[0]).items() if kind == "gm"])
+    assert sorted(zip(written["chosen_id"].to_pylist(), written["rejected_id"].to_pylist(), strict=True)) == sorted(
+        expected
+    )
 
 
-def test_sft_rows_lie_by_model_and_split_and_add_up(threads: Path, tmp_path: Path) -> None:
-    manifest = sft.build(settings_for(tmp_path), {"threads": threads}, tmp_path / "sft")
-    got = tables(tmp_path / "sft", SFT)
-    for (model, split), table in got.items():
-        assert manifest.figures[model][split] == table.num_rows > 0
-    assert manifest.rows["gm"].read == 240
-    assert manifest.rows["gm"].kept == sum(got["gm", split].num_rows for split in SPLITS) == 180
-    assert got["im", "train"]["original_id"].null_count == 0
+def test_the_default_rule_chooses_neither_early_nor_long_replies_and_agrees_best_of_the_large_rules(
+    built: tuple[Path, Manifest],
+) -> None:
+    rules, agreement = (built[1].figures[name] for name in ("rules", "agreement"))
+    assert 0.45 <= rules["matched"]["chosen_earlier"] <= 0.55
+    assert 0.45 <= rules["matched"]["chosen_longer"] <= 0.55
+    assert rules["naive"]["chosen_earlier"] > 0.75 and rules["shp"]["chosen_earlier"] == 0.0
+    for name in ("askell", "margin", "naive"):
+        assert agreement[name]["minus"]["verdict"] == "rises"
 
 
-def test_a_split_without_rows_has_an_empty_file(threads: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "few"
-    one_author = [post(f"p{i}", author="train-author-2") for i in range(3)]
-    votes = [(i, k, 3 ** (k + 1)) for i in range(3) for k in range(2)]
-    replies = [comment(f"c{i}x{k}", f"p{i}", score=score, created_utc=APRIL_2021 + k) for i, k, score in votes]
-    dumps = {"posts": [zst(tmp_path / "RS.zst", one_author)], "comments": [zst(tmp_path / "RC.zst", replies)]}
-    build_threads(settings_for(folder), dumps, folder / "threads")
-    (split,) = {row for f in (folder / "threads").glob("*.parquet") for row in pq.read_table(f)["split"].to_pylist()}
-    assert split == "train"
-    pairs.build(settings_for(folder), {"threads": folder / "threads"}, folder / "pairs")
-    sizes = {key: table.num_rows for key, table in tables(folder / "pairs", PAIR).items()}
-    assert sizes["gm", "train"] == 3
-    assert sizes["gm", "validation"] == sizes["gm", "test"] == sizes["im", "test"] == 0
+def test_the_report_is_one_page_without_requests_and_a_csv_for_each_table(built: tuple[Path, Manifest]) -> None:
+    check_page(built[0], "matched")
+    page = (built[0] / "report.html").read_text()
+    assert "Are the pairs right?" in page and page.count("<svg") == 8
+    assert {path.stem for path in (built[0] / "tables").iterdir()} == {
+        "rules", "gaps", "overlap", "splits", "exposure", "agreement",
+    }  # fmt: skip
 
 
-def test_no_pairs_in_the_training_split_is_refused_with_the_settings_to_change(threads: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no pairs in the training split.*pairs\.min_ratio=1000"):
-        pairs.build(settings_for(tmp_path, pairs={"min_ratio": 1000}), {"threads": threads}, tmp_path / "pairs")
-    with pytest.raises(DataError, match=r"no SFT rows for gm.*sft\.min_score=500"):
-        sft.build(settings_for(tmp_path, sft={"min_score": 500}), {"threads": threads}, tmp_path / "sft")
+def test_a_rerun_gives_the_same_pairs(built: tuple[Path, Manifest], world: dict[str, Input], tmp_path: Path) -> None:
+    without = {name: value for name, value in world.items() if name != "truth"}
+    manifest = pairs.build(settings_for(tmp_path), without, tmp_path / "pairs")
+    assert all(table.equals(tables(built[0])[key]) for key, table in tables(tmp_path / "pairs").items())
+    assert "agreement" not in manifest.figures
+    assert "Are the pairs right?" not in (tmp_path / "pairs" / "report.html").read_text()
+
+
+def test_no_pairs_in_the_training_split_is_refused_with_the_settings_to_change(
+    world: dict[str, Input], tmp_path: Path
+) -> None:
+    for changes, message in (
+        ({"matched": {"min_margin": 90}}, r"no pairs in the training split.*pairs\.matched\.min_margin=90"),
+        ({"rule": "shp", "min_ratio": 1000}, r"pairs\.min_ratio=1000"),
+        ({"rule": "naive", "min_post_score": 9999}, r"pairs\.min_post_score=9999"),
+    ):
+        with pytest.raises(DataError, match=message):
+            pairs.build(settings_for(tmp_path, pairs=changes), world, tmp_path / "pairs")
     assert not list(tmp_path.iterdir())
 
 
-def test_threads_that_are_not_complete_are_refused(tmp_path: Path) -> None:
-    for stage in (sft, pairs):
+def test_inputs_that_are_not_complete_are_refused(world: dict[str, Input], tmp_path: Path) -> None:
+    for name in ("threads", "exposure", "revisions"):
         with pytest.raises(StageOrderError, match="is not complete"):
-            stage.build(settings_for(tmp_path), {"threads": tmp_path / "threads"}, tmp_path / "out")
+            pairs.build(settings_for(tmp_path), world | {name: tmp_path / name}, tmp_path / "out")
 
 
-def test_dumps_without_order_of_arrival_need_the_timing_rule_off(
+def dumps(shared_data: Path, name: str) -> dict[str, Input]:
+    """Real dumps."""
+    return {"posts": [f"{shared_data / name}/RS_*.zst"], "comments": [f"{shared_data / name}/RC_*.zst"]}
+
+
+def test_dumps_without_order_of_arrival_need_a_rule_that_asks_for_none(
     ray_cluster: None, shared_data: Path, tmp_path: Path
 ) -> None:
-    folder = shared_data / "counselchat"
-    dumps = {"posts": [f"{folder}/RS_*.zst"], "comments": [f"{folder}/RC_*.zst"]}
-    build_threads(settings_for(tmp_path), dumps, tmp_path / "threads")
-    for stage in (sft, pairs):
-        with pytest.raises(DataError, match=r"set pairs\.timing=false"):
-            stage.build(settings_for(tmp_path), {"threads": tmp_path / "threads"}, tmp_path / "out")
-    untimed = settings_for(tmp_path, pairs={"timing": False, "min_score": 1})
-    manifest = pairs.build(untimed, {"threads": tmp_path / "threads"}, tmp_path / "pairs")
+    settings = Settings(output=str(tmp_path), improvement={"floor": -1.0})
+    build_threads(settings, dumps(shared_data, "counselchat"), tmp_path / "threads")
+    inputs: dict[str, Input] = {name: tmp_path / name for name in ("threads", "exposure", "revisions")}
+    exposure.build(settings, inputs, tmp_path / "exposure")
+    with pytest.raises(DataError, match=r"set pairs\.rule=shp and pairs\.timing=false"):
+        build_revisions(settings, inputs, tmp_path / "revisions")
+    changes = {"pairs": {"rule": "shp", "timing": False, "min_score": 1}, "improvement": {"floor": -1.0}}
+    untimed = Settings(output=str(tmp_path), **changes)
+    build_revisions(untimed, inputs, tmp_path / "revisions")
+    manifest = pairs.build(untimed, inputs, tmp_path / "pairs")
     assert manifest.rows["gm"].kept > 100
     assert "timing rule is off" in manifest.notes[0]
+    assert "matched" not in manifest.figures["rules"]
+    check_page(tmp_path / "pairs", "shp")
+
+
+def test_on_real_threads_the_default_rule_is_balanced_and_yields_enough(
+    ray_cluster: None, shared_data: Path, tmp_path: Path
+) -> None:
+    settings = Settings(output=str(tmp_path))
+    build_threads(settings, dumps(shared_data, "college"), tmp_path / "threads")
+    inputs: dict[str, Input] = {name: tmp_path / name for name in ("threads", "exposure", "revisions")}
+    exposure.build(settings, inputs, tmp_path / "exposure")
+    build_revisions(settings, inputs, tmp_path / "revisions")
+    found = pairs.build(settings, inputs, tmp_path / "pairs").figures["rules"]["matched"]
+    assert found["pairs"] >= 1500
+    assert 0.45 <= found["chosen_earlier"] <= 0.55 and 0.45 <= found["chosen_longer"] <= 0.55

@@ -1,127 +1,172 @@
-"""Pair rules as pure functions: what they allow, and what the caps leave."""
+"""What each pair rule promises of every pair, and which it allows at its bounds."""
 
-from collections import Counter
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.pairs import PairSettings
-from pipelines.corpus.schema import THREAD
-from pipelines.pairs.old_rules import RULES, Replies, naive, pair_ids, post_allowed, select, shp
+from configs import DataError
+from configs.pairs import MatchedSettings, PairSettings
+from pipelines.pairs.exposure_model import Kept, logged
+from pipelines.pairs.rules import ALL, cautions, rule_of, rules
+from pipelines.pairs.select import select
+from tests.pipelines.pairs.making import THREADS, exposure, ids, of, row, table
 
-SCORES = st.integers(-20, 300)
-TIMES = st.integers(0, 40)
-
-
-@st.composite
-def threads(draw: st.DrawFn) -> Replies:
-    """Up to 25 replies with many ties in score and time."""
-    votes = draw(st.lists(st.tuples(SCORES, TIMES), max_size=25))
-    return Replies(
-        tuple(f"c{i}" for i in range(len(votes))),
-        np.array([score for score, _ in votes], dtype=np.int64),
-        np.array([time for _, time in votes], dtype=np.int64),
-    )
-
-
-RULE_SETTINGS = st.builds(
+NAMES = sorted(rule.name for rule in ALL)
+MATCHED = st.builds(
+    MatchedSettings,
+    window_hours=st.sampled_from([0.5, 6.0, 100.0]),
+    max_rank_distance=st.integers(1, 20),
+    min_margin=st.sampled_from([0.0, 0.5, 1.5, 3.0]),
+    min_chosen_score=st.integers(-2, 9),
+    min_lift=st.sampled_from([-5.0, 0.0, 0.5]),
+    balanced=st.booleans(),
+)
+SETTINGS = st.builds(
     PairSettings,
+    matched=MATCHED,
     timing=st.booleans(),
     min_ratio=st.sampled_from([1.0, 1.5, 2.0, 5.0]),
     min_score=st.integers(-5, 5),
+    min_gap=st.integers(1, 40),
+    min_post_score=st.integers(0, 12),
     max_per_post=st.integers(1, 8),
     max_per_reply=st.integers(1, 4),
 )
+MODELS = st.builds(
+    exposure,
+    fall=st.lists(st.floats(-2, 0), min_size=1, max_size=6).map(lambda steps: np.cumsum([0.0, *steps]).tolist()),
+    kept=st.lists(
+        st.builds(
+            Kept,
+            stratum=st.integers(0, 3),
+            earlier=st.integers(-1, 1),
+            longer=st.integers(-1, 1),
+            share=st.floats(0, 1),
+        ),
+        max_size=5,
+    ),
+)
 
 
-def replies(*votes: tuple[int, int]) -> Replies:
-    """Replies of the given (score, time)."""
-    return Replies(
-        tuple(f"c{i}" for i in range(len(votes))),
-        np.array([score for score, _ in votes]),
-        np.array([time for _, time in votes]),
-    )
+def pairs(votes: Any, name: str, **changes: Any) -> list[tuple[str, str]]:
+    """The pairs of one thread by one rule."""
+    threads, model = table(row("p", votes)), exposure()
+    settings = PairSettings(**changes)
+    return ids(threads, select(of(threads, model), rules(settings, model)[name], settings))  # type: ignore[index]
 
 
-@given(threads(), RULE_SETTINGS)
-def test_by_shp_no_chosen_reply_was_posted_earlier(thread: Replies, settings: PairSettings) -> None:
-    for chosen, rejected in select(thread, settings, "shp").pairs:
-        high, low = thread.scores[chosen], thread.scores[rejected]
-        assert not settings.timing or thread.times[chosen] >= thread.times[rejected]
-        assert high > low >= settings.min_score
-        assert high >= settings.min_ratio * low
+@given(THREADS, SETTINGS, MODELS)
+def test_by_shp_no_chosen_reply_was_posted_before_its_rejected_one(threads: Any, settings: Any, model: Any) -> None:
+    replies = of(table(*threads), model)
+    found = select(replies, rules(settings, model)["shp"], settings)
+    high, low = replies.scores[found.chosen], replies.scores[found.rejected]
+    assert not settings.timing or (replies.times[found.chosen] >= replies.times[found.rejected]).all()
+    assert ((high > low) & (low >= settings.min_score) & (high >= settings.min_ratio * low)).all()
 
 
-@given(threads(), RULE_SETTINGS, st.sampled_from(sorted(RULES)))
-def test_the_caps_hold_and_no_two_replies_are_paired_twice(thread: Replies, settings: PairSettings, rule: str) -> None:
-    selection = select(thread, settings, rule)
-    uses = Counter(i for pair in selection.pairs for i in pair)
-    assert len(selection.pairs) <= settings.max_per_post
-    assert max(uses.values(), default=0) <= settings.max_per_reply
-    assert len({frozenset(pair) for pair in selection.pairs}) == len(selection.pairs)
-    assert selection.candidates == len(selection.pairs) + selection.over_reply_cap + selection.over_post_cap
-    assert bool(selection.pairs) == bool(selection.candidates)
+@given(THREADS, SETTINGS, MODELS)
+def test_matched_never_pairs_replies_outside_its_window(threads: Any, settings: Any, model: Any) -> None:
+    replies, bounds = of(table(*threads), model), settings.matched
+    found = select(replies, rules(settings, model)["matched"], settings)
+    chosen, rejected = found.chosen, found.rejected
+    assert (abs(replies.times[chosen] - replies.times[rejected]) <= 3600 * bounds.window_hours).all()
+    assert (abs(replies.ranks[chosen] - replies.ranks[rejected]) <= bounds.max_rank_distance).all()
+    adjusted = logged(replies.scores) - model.expected(replies.ranks, replies.sizes)
+    assert (adjusted[chosen] - adjusted[rejected] >= bounds.min_margin).all()
+    assert (replies.scores[chosen] > replies.scores[rejected]).all()
+    assert (replies.scores[chosen] >= bounds.min_chosen_score).all()
+    for at, other in zip(chosen, rejected, strict=True):
+        middle = np.median(adjusted[replies.posts == replies.posts[at]])
+        assert replies.scores[other] > 0 or adjusted[at] - middle >= bounds.min_lift
 
 
-@given(threads(), RULE_SETTINGS, st.sampled_from(sorted(RULES)), st.randoms())
-def test_the_choice_does_not_depend_on_the_order_of_replies(
-    thread: Replies, settings: PairSettings, rule: str, rng
+@given(THREADS, SETTINGS, MODELS)
+def test_paper_margin_and_askell_keep_their_bounds(threads: Any, settings: Any, model: Any) -> None:
+    replies = of(table(*threads), model)
+    found = {name: select(replies, rule, settings) for name, rule in rules(settings, model).items()}
+    sides = {name: (replies.scores[one.chosen], replies.scores[one.rejected]) for name, one in found.items()}
+    high, low = sides["paper"]
+    assert ((high >= model.top_score) & (low <= model.bottom_score) & (high - low >= settings.min_gap)).all()
+    assert (sides["margin"][0] - sides["margin"][1] >= settings.min_gap).all()
+    grades = [[-1 if s < 0 else round(float(np.log2(1 + s))) for s in side.tolist()] for side in sides["askell"]]
+    assert all(a > b for a, b in zip(*grades, strict=True))
+
+
+@given(THREADS, SETTINGS, MODELS, st.sampled_from(NAMES))
+def test_no_rule_chooses_the_lower_score_or_pairs_across_posts(
+    threads: Any, settings: Any, model: Any, name: Any
 ) -> None:
-    order = list(range(len(thread)))
-    rng.shuffle(order)
-    shuffled = Replies(tuple(thread.ids[i] for i in order), thread.scores[order], thread.times[order])
-    once = [(thread.ids[a], thread.ids[b]) for a, b in select(thread, settings, rule).pairs]
-    again = [(shuffled.ids[a], shuffled.ids[b]) for a, b in select(shuffled, settings, rule).pairs]
-    assert once == again
-
-
-@given(threads(), RULE_SETTINGS)
-def test_what_shp_allows_the_naive_rule_allows_as_well(thread: Replies, settings: PairSettings) -> None:
-    assert not (shp(thread, settings) & ~naive(thread, settings)).any()
-
-
-def test_a_reply_posted_earlier_is_never_chosen_unless_timing_is_off() -> None:
-    thread = replies((50, 1), (5, 2))
-    assert select(thread, PairSettings()).pairs == []
-    assert select(thread, PairSettings(timing=False)).pairs == [(0, 1)]
-    assert select(thread, PairSettings(), "naive").pairs == [(0, 1)]
-
-
-def test_replies_of_the_same_second_may_be_paired() -> None:
-    assert select(replies((4, 1), (2, 1)), PairSettings()).pairs == [(0, 1)]
+    replies = of(table(*threads), model)
+    found = select(replies, rules(settings, model)[name], settings)
+    assert (replies.scores[found.chosen] > replies.scores[found.rejected]).all()
+    assert (replies.posts[found.chosen] == replies.posts[found.rejected]).all()
+    assert (replies.post_scores[found.chosen] >= settings.min_post_score).all()
 
 
 @pytest.mark.parametrize(
     ("high", "low", "allowed"), [(4, 2, True), (3, 2, False), (2, 1, False), (5, 2, True), (4, -3, False)]
 )
-def test_ratio_and_least_score_decide(high: int, low: int, allowed: bool) -> None:
-    assert bool(select(replies((low, 1), (high, 2)), PairSettings()).pairs) is allowed
+def test_by_shp_ratio_and_least_score_decide(high: int, low: int, allowed: bool) -> None:
+    assert bool(pairs([(low, 1), (high, 2)], "shp")) is allowed
 
 
-def test_the_clearest_pairs_come_first() -> None:
-    thread = replies((2, 1), (4, 2), (40, 3))
-    assert select(thread, PairSettings()).pairs == [(2, 0), (2, 1), (1, 0)]
-    assert select(thread, PairSettings(max_per_post=1)).pairs == [(2, 0)]
-    capped = select(thread, PairSettings(max_per_reply=1))
-    assert (capped.pairs, capped.over_reply_cap) == ([(2, 0)], 2)
+def test_an_earlier_reply_is_chosen_by_naive_and_by_shp_only_without_timing() -> None:
+    votes = [(50, 1), (5, 2)]
+    assert pairs(votes, "shp") == []
+    assert pairs(votes, "shp", timing=False) == pairs(votes, "naive") == [("pc0", "pc1")]
 
 
-def test_a_thread_without_replies_has_no_pairs() -> None:
-    assert select(replies(), PairSettings()).pairs == []
+def test_matched_takes_off_what_arrival_explains() -> None:
+    # by the model the second reply has half the score of the first for coming second
+    assert pairs([(15, 1), (7, 2)], "matched", matched={"min_margin": 0.1}) == []
+    assert pairs([(31, 1), (7, 2)], "matched", matched={"min_margin": 0.9}) == [("pc0", "pc1")]
+    assert pairs([(31, 1), (7, 2)], "matched", matched={"min_margin": 1.1}) == []
 
 
-def test_posts_with_few_votes_give_no_pairs() -> None:
-    settings = PairSettings(min_post_score=10)
-    assert post_allowed(10, settings)
-    assert not post_allowed(9, settings)
-    assert not post_allowed(None, settings)
-    comments = [
-        {"comment_id": name, "author_hash": None, "text": "x", "created_utc": time, "score": score}
-        for name, time, score in (("a", 1, 2), ("b", 2, 9))
+def test_matched_prefers_downvoted_replies_as_rejected_ones() -> None:
+    votes = [(60, 1), (1, 2), (-4, 3), (60, 4)]
+    found = pairs(votes, "matched", matched={"balanced": False, "min_margin": 1.0})
+    assert [rejected for _, rejected in found[:2]] == ["pc2", "pc2"]
+
+
+def test_a_reply_is_not_chosen_only_because_another_was_voted_down() -> None:
+    votes = [(40, 1), (30, 2), (3, 3), (-30, 4)]
+    found = pairs(votes, "matched", matched={"balanced": False, "min_lift": 0.5})
+    assert ("pc2", "pc3") not in found and ("pc0", "pc3") in found
+
+
+def test_what_balance_withholds_depends_on_the_two_ids_alone() -> None:
+    kept = [Kept(stratum=s, earlier=e, longer=n, share=0.5) for s in range(4) for e in (-1, 0, 1) for n in (-1, 0, 1)]
+    settings = PairSettings(matched={"min_margin": 1.0})
+    rows = [row(f"p{i}", [(2, 1), (90, 2)]) for i in range(400)]
+    model = exposure(kept=kept)
+    all_at_once = ids(threads := table(*rows), select(of(threads, model), rule_of(settings, model), settings))
+    assert 140 < len(all_at_once) < 260
+    alone = [
+        pair
+        for one in rows
+        for pair in ids(table(one), select(of(table(one), model), rule_of(settings, model), settings))
     ]
-    rows = [{"post_id": f"p{score}", "score": score, "split": "test", "comments": comments} for score in (9, 10)]
-    found = pair_ids(pa.Table.from_pylist(rows, schema=THREAD), settings)
-    assert found.to_pylist() == [{"post_id": "p10", "split": "test", "chosen_id": "b", "rejected_id": "a"}]
+    assert alone == sorted(
+        all_at_once, key=lambda pair: rows.index(next(r for r in rows if pair[0].startswith(r["post_id"] + "c")))
+    )
+
+
+def test_a_rule_that_needs_the_order_of_arrival_is_refused_without_it() -> None:
+    blind = exposure(curves=[], usable_timestamps=False)
+    for settings in (PairSettings(), PairSettings(rule="shp")):
+        with pytest.raises(DataError, match=r"set pairs\.rule=shp and pairs\.timing=false"):
+            rule_of(settings, blind)
+    untimed = PairSettings(rule="shp", timing=False)
+    assert rule_of(untimed, blind).name == "shp"
+    assert "dumps do not tell" in cautions(untimed, blind)[0]
+    assert "matched" not in rules(untimed, blind)
+
+
+def test_rules_that_favour_early_replies_come_with_a_caution() -> None:
+    assert cautions(PairSettings(), exposure()) == cautions(PairSettings(rule="shp"), exposure()) == []
+    for name in ("naive", "paper", "askell", "margin"):
+        assert "replied first has the advantage" in cautions(PairSettings(rule=name), exposure())[0]
