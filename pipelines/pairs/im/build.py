@@ -155,6 +155,8 @@ def record(draft: Draft, account: Account, floor: Floor, settings: Settings) -> 
         if source not in sources:
             continue
         record_rows(draft, kind, account[kind])
+        count = draft.rows[kind]
+        log.info("%s: %d revisions of %d %s at a floor of %g", source, count.kept, count.read, kind, floor.value)
         draft.figures[source] = {split: shares(account[f"{source}:{split}"]) for split in SPLITS}
         draft.figures[source]["similarity"] = binned_quantiles(account[f"similarity:{source}"], QUANTILES)
     if not any(draft.figures[source]["train"]["pairs"] for source in sources):
