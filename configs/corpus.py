@@ -1,7 +1,7 @@
 """Settings of the corpus stage: which dumps are read and which rows are kept."""
 
 import re
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -125,6 +125,38 @@ class CleaningSettings(Section):
         return patterns
 
 
+ScrubKind = Literal["URL", "EMAIL", "USER", "ADDRESS", "IP", "PHONE", "NUMBER"]
+
+
+class NameSettings(Section):
+    """A model that recognises names of people, run by presidio on spaCy."""
+
+    model: str = Field(min_length=1)
+    """spaCy model with a component ``ner``: the name of an installed one, or a folder."""
+    language: str = "en"
+    """Language of the model (ISO 639-1)."""
+    entities: tuple[str, ...] = ("PERSON",)
+    """Presidio's names of what is replaced; PERSON becomes ``[NAME]``, the others their own name."""
+    threshold: float = Field(0.5, ge=0, le=1)
+    """Presidio's score (0-1) from which on an entity is replaced."""
+    batch: int = Field(64, gt=0)
+    """Texts the model takes at once."""
+
+
+class ScrubSettings(Section):
+    """What is replaced by typed placeholders, and how authors are hashed."""
+
+    kinds: tuple[ScrubKind, ...] = ("URL", "EMAIL", "USER", "ADDRESS", "IP", "PHONE", "NUMBER")
+    """Kinds that are replaced, each by its name in brackets."""
+    keep_numbers: tuple[str, ...] = ()
+    """Phone numbers that stay beside those of the listed crisis lines, as they are dialled."""
+    names: NameSettings | None = None
+    """A model for names of people, which no pattern finds; without one they stay."""
+    author_key: str | None = None
+    """File with the key of the authors' hashes, 16 characters or more; else the variable
+    LLUMI_AUTHOR_KEY, else ``author.key`` under ``output``, made on first use."""
+
+
 class CorpusSettings(Section):
     """From dump files to threads: one row a post with its comments."""
 
@@ -136,6 +168,8 @@ class CorpusSettings(Section):
     """Communities kept, without ``r/``, compared without case; empty keeps all."""
     cleaning: CleaningSettings = CleaningSettings()
     """Which rows are dropped."""
+    scrub: ScrubSettings = ScrubSettings()
+    """What is replaced in the texts that are kept."""
     split: SplitSettings = SplitSettings()
     """Shares of authors a split."""
     max_comments_per_post: int = Field(200, ge=2)

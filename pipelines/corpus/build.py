@@ -22,14 +22,17 @@ from configs.errors import DataError, UsageError
 from configs.load import to_yaml
 from configs.settings import Settings
 from pipelines.card import card_of
-from pipelines.corpus import flow, sources
+from pipelines.corpus import flow, scrub_report, sources
+from pipelines.corpus.authors import author_key, given_key, key_check
 from pipelines.corpus.datasource import DumpDatasource
 from pipelines.corpus.decoding import window
 from pipelines.corpus.notes import Account, record_rows
 from pipelines.corpus.reader import Dump, ReadOptions
 from pipelines.corpus.schema import COMMENT, POST, THREAD
-from pipelines.corpus.scrub import author_key
 from pipelines.corpus.threads import Scrub
+from pipelines.forgetting import kept
+from pipelines.forgetting.files import clean_quarantine
+from pipelines.forgetting.kept import NOTHING, Forgotten
 from pipelines.manifest import Draft, Input, Manifest, fingerprints, writing
 
 STAGE = "corpus"
@@ -41,8 +44,11 @@ log = logging.getLogger("llumi.corpus")
 
 
 def depends(settings: Settings) -> dict[str, Any]:
-    """The settings that threads depend on; dumps are inputs, memory is no matter."""
-    return settings.corpus.model_dump(mode="json", exclude={"posts", "comments", "read_mb", "reader_memory_gb"})
+    """The settings that threads depend on, and what was forgotten; dumps are inputs, memory is no matter."""
+    found = settings.corpus.model_dump(mode="json", exclude={"posts", "comments", "read_mb", "reader_memory_gb"})
+    key = given_key(Path(settings.output), settings.corpus.scrub.author_key)
+    found["author_key"] = None if key is None else key_check(key)
+    return found | kept.depends(Path(settings.output), settings.corpus.scrub.author_key)
 
 
 def build(settings: Settings, inputs: Mapping[str, Input], output: Path) -> Manifest:
@@ -51,6 +57,8 @@ def build(settings: Settings, inputs: Mapping[str, Input], output: Path) -> Mani
     Raises MissingInput or DataError naming the file or the setting at fault.
     """
     dumps = dumps_of(inputs)
+    key = author_key(Path(settings.output), settings.corpus.scrub.author_key)
+    scrub_report.check(settings.corpus.scrub)
     with writing(
         output,
         stage=STAGE,
@@ -62,11 +70,15 @@ def build(settings: Settings, inputs: Mapping[str, Input], output: Path) -> Mani
         quarantine = draft.path.resolve() / "quarantine"
         quarantine.mkdir()
         log.info("reading %d dump files", len(dumps))
-        account = run(settings.corpus, dumps, draft.path.resolve(), author_key(Path(settings.output)))
+        gone = kept.load(Path(settings.output), settings.corpus.scrub.author_key)
+        account = run(settings.corpus, dumps, draft.path.resolve(), key, gone=gone)
+        clean_quarantine(quarantine, gone)
         check(account, settings.corpus, dumps)
         for kind, name in ((POST, "posts"), (COMMENT, "comments")):
             record_rows(draft, name, account[kind])
         record_figures(draft, account)
+        scrub_report.record(draft, settings.corpus.scrub)
+        draft.figures["author_key"] = key_check(key)
         if not any(quarantine.iterdir()):
             quarantine.rmdir()
     assert draft.manifest is not None
@@ -94,16 +106,21 @@ def dumps_of(inputs: Mapping[str, Input]) -> list[Dump]:
 
 
 def run(
-    settings: CorpusSettings, dumps: Sequence[Dump], folder: Path, key: bytes, scrub: Scrub | None = None
+    settings: CorpusSettings,
+    dumps: Sequence[Dump],
+    folder: Path,
+    key: bytes,
+    scrub: Scrub | None = None,
+    gone: Forgotten = NOTHING,
 ) -> Account:
-    """Write threads below ``folder`` and account for every row; ``scrub`` as in ``flow.run``."""
+    """Write threads below ``folder`` and account for every row; ``scrub`` and ``gone`` as in ``flow.run``."""
     wanted = frozenset(name.removeprefix("r/").lower() for name in settings.subreddits)
     options = ReadOptions(wanted, settings.max_malformed_share, folder / "quarantine")
     source = DumpDatasource(dumps, options, int(settings.read_mb * 1e6))
     rows = ray.data.read_datasource(
         source, override_num_blocks=len(source.pieces), memory=read_memory(settings, dumps)
     )
-    account = flow.run(rows, settings, flow.partitions_for(settings, dumps), folder, key, scrub)
+    account = flow.run(rows, settings, flow.partitions_for(settings, dumps), folder, key, scrub, gone)
     shutil.rmtree(folder / "scratch")
     return account
 

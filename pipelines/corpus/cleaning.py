@@ -231,8 +231,3 @@ def spread(where: Mask, values: pa.Array) -> Mask:
 def none(table: pa.Table) -> pa.BooleanArray:
     """False for each row."""
     return pa.repeat(pa.scalar(False), table.num_rows)
-
-
-def with_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
-    """The table with one column's values replaced."""
-    return table.set_column(table.schema.get_field_index(name), table.schema.field(name), values)

@@ -36,6 +36,7 @@ from pipelines.corpus.notes import Account, Notes, collect
 from pipelines.corpus.reader import Dump
 from pipelines.corpus.schema import KEY, POST, ROW, SEEN
 from pipelines.corpus.threads import Scrub, thread
+from pipelines.forgetting.kept import NOTHING, Forgotten
 
 PARTITION_BYTES, FEWEST, MOST = 2 << 20, 16, 4096
 """Stored bytes of dumps a partition, where ``corpus.partitions`` does not say, and the limits of their number."""
@@ -87,10 +88,12 @@ def run(
     folder: Path,
     key: bytes,
     scrub: Scrub | None = None,
+    gone: Forgotten = NOTHING,
 ) -> Account:
     """Write the threads of ``rows`` (tables of RECORD) below ``folder`` and account for every row.
 
     ``scrub`` takes the place of the patterns; a benchmark hands in one that does nothing.
+    ``gone`` is what was forgotten.
     """
     scratch = Scratch(folder / "scratch", partitions, exact=settings.partitions > 0)
     scratch.folder.mkdir()
@@ -104,7 +107,7 @@ def run(
             scratch.take_in(collect(each(groups, step, scratch.sizes["keys"])))
         groups = scratch.groups("rows")
         pieces = scratch.pieces("rows", "verdicts")
-        step = partial(weave, pieces=pieces, settings=settings, folder=folder, key=key, scrub=scrub)
+        step = partial(weave, pieces=pieces, settings=settings, folder=folder, key=key, scrub=scrub, gone=gone)
         for kind, ends in collect(each(groups, step, scratch.sizes.get("rows", {}))).items():
             account[kind].update(ends)
     return account
@@ -166,11 +169,17 @@ def judge(wanted: range, pieces: Sequence[Path], settings: CorpusSettings, parti
 
 
 def weave(
-    wanted: range, pieces: Sequence[Path], settings: CorpusSettings, folder: Path, key: bytes, scrub: Scrub | None
+    wanted: range,
+    pieces: Sequence[Path],
+    settings: CorpusSettings,
+    folder: Path,
+    key: bytes,
+    scrub: Scrub | None,
+    gone: Forgotten = NOTHING,
 ) -> pa.Table:
     """The threads of a group of partitions as Parquet of THREAD; returns NOTE."""
     rows = gather(pieces, wanted, ROW)
-    threads, notes = thread(rows, settings, key, scrub) if scrub else thread(rows, settings, key)
+    threads, notes = thread(rows, settings, key, scrub, gone)
     for number, start in enumerate(range(0, threads.num_rows, settings.rows_per_file)):
         name = f"part-{wanted.start:05}-{number:03}.parquet"
         draft = folder / "scratch" / f"{uuid4().hex}.parquet"

@@ -16,6 +16,7 @@ posted in the training split.
 """
 
 from collections.abc import Callable
+from functools import partial
 from hashlib import blake2b
 
 import numpy as np
@@ -23,25 +24,29 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from configs.corpus import CorpusSettings, SplitSettings
+from pipelines.corpus.authors import author_hashes
 from pipelines.corpus.cleaning import is_kind
 from pipelines.corpus.duplicates import carry_out, repeated
 from pipelines.corpus.notes import Notes
 from pipelines.corpus.schema import COMMENT, POST, REPLY, THREAD
-from pipelines.corpus.scrub import author_hash, scrub
+from pipelines.corpus.scrub import scrub_column
+from pipelines.forgetting.kept import NOTHING, REASON, Forgotten
+from pipelines.forgetting.match import from_threads
 
 Scrub = Callable[[pa.Array], pa.Array]
 """Texts in, as many texts out, in the same order."""
 _SPLIT_SALT = b"llumi-split-v1"
 
 
-def scrub_column(texts: pa.Array) -> pa.Array:
-    return pa.array([None if text is None else scrub(text) for text in texts.to_pylist()], pa.string())
-
-
 def thread(
-    table: pa.Table, settings: CorpusSettings, key: bytes, scrub: Scrub = scrub_column
+    table: pa.Table, settings: CorpusSettings, key: bytes, scrub: Scrub | None = None, forgotten: Forgotten = NOTHING
 ) -> tuple[pa.Table, Notes]:
-    """A partition by ``post_id`` of ROW, its verdicts included, as THREAD, and the fate of every row."""
+    """A partition by ``post_id`` of ROW, its verdicts included, as THREAD, and the fate of every row.
+
+    What is forgotten is left out last: it still repeats and is repeated, so that no copy of
+    it that was dropped comes back, and threads are those that forgetting leaves in place.
+    """
+    scrub = scrub or partial(scrub_column, settings=settings.scrub)
     notes = Notes()
     table = carry_out(table)
     alive = pc.is_null(table["dropped"])
@@ -53,19 +58,20 @@ def thread(
     if settings.cleaning.drop_own_reply:
         comments, owners = others(posts, comments, owners, notes)
     comments, owners = cap(comments, owners, settings.max_comments_per_post, notes)
-    threads = assemble(posts, comments, owners, settings.split, key, scrub)
-    notes.add(POST, None, posts.num_rows)
-    notes.add(COMMENT, None, comments.num_rows)
-    _note_figures(threads, notes)
-    return threads, notes
+    left = from_threads(assemble(posts, comments, owners, settings.split, key, scrub), forgotten)
+    for kind, rows, taken in ((POST, posts, left.posts), (COMMENT, comments, left.comments)):
+        notes.add(kind, REASON, taken)
+        notes.add(kind, None, rows.num_rows - taken)
+    _note_figures(left.kept, notes)
+    return left.kept, notes
 
 
 def _once(rows: pa.Table, kind: str, notes: Notes) -> pa.Table:
     """Each id once: dumps overlap. Of several readings of a row that of the highest score stays."""
     if pc.count_distinct(rows["id"]).as_py() == rows.num_rows:
         return rows
-    by = [("id", "ascending"), ("score", "descending"), ("created_utc", "ascending"), ("text", "ascending")]
-    rows = rows.sort_by(by)
+    ties = [(name, "ascending") for name in ("created_utc", "text", "title", "author", "subreddit", "parent_id")]
+    rows = rows.sort_by([("id", "ascending"), ("score", "descending"), *ties])
     again = repeated(rows["id"])
     notes.add(kind, "same_id", int(again.sum()))
     return rows.filter(pa.array(~again))
@@ -155,13 +161,6 @@ def arrival(comments: pa.Table, owners: np.ndarray) -> np.ndarray:
         by = [("owner", "ascending"), ("time", "ascending"), ("id", "ascending")]
         order[tied] = among[pc.sort_indices(ties, sort_keys=by).to_numpy()]
     return order
-
-
-def author_hashes(names: pa.Array, key: bytes) -> pa.Array:
-    """The keyed hash of each account's name, worked out once a name; null for deleted accounts."""
-    known = names.dictionary_encode()
-    hashes = pa.array([author_hash(name, key) for name in known.dictionary.to_pylist()], pa.string())
-    return hashes.take(known.indices)
 
 
 def splits(names: pa.Array, split: SplitSettings) -> pa.Array:
