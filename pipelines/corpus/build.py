@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import ray
 
-from configs.corpus import CorpusSettings
+from configs.corpus import CleaningSettings, CorpusSettings
 from configs.errors import DataError, UsageError
 from configs.load import to_yaml
 from configs.settings import Settings
@@ -117,9 +117,7 @@ def run(
     wanted = frozenset(name.removeprefix("r/").lower() for name in settings.subreddits)
     options = ReadOptions(wanted, settings.max_malformed_share, folder / "quarantine")
     source = DumpDatasource(dumps, options, int(settings.read_mb * 1e6))
-    rows = ray.data.read_datasource(
-        source, override_num_blocks=len(source.pieces), memory=read_memory(settings, dumps)
-    )
+    rows = ray.data.read_datasource(source, override_num_blocks=len(source.pieces), memory=read_memory(settings, dumps))
     account = flow.run(rows, settings, flow.partitions_for(settings, dumps), folder, key, scrub, gone)
     shutil.rmtree(folder / "scratch")
     return account
@@ -150,7 +148,9 @@ def check(account: Account, settings: CorpusSettings, dumps: Sequence[Dump]) -> 
                 f" the same months and communities ({', '.join(Path(dump.location).name for dump in dumps[:6])})"
             )
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in ends.most_common(5) if reason)
-        raise DataError(f"no {kind} is left of {ends.total():,} lines read; dropped: {reasons or 'nothing'}")
+        switches = (name for name, _ in ends.most_common() if f"drop_{name}" in CleaningSettings.model_fields)
+        way_out = "".join(f" (corpus.cleaning.drop_{name}=false keeps those)" for name in list(switches)[:1])
+        raise DataError(f"no {kind} is left of {ends.total():,} lines read; dropped: {reasons or 'nothing'}{way_out}")
 
 
 def record_figures(draft: Draft, account: Account) -> None:

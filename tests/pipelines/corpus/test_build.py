@@ -197,7 +197,8 @@ def test_comments_that_all_lack_their_posts_are_refused(ray_cluster: None, tmp_p
 def test_nothing_left_says_what_was_dropped(ray_cluster: None, tmp_path: Path) -> None:
     posts = zst(tmp_path / "RS.zst", [post(f"p{i}", over_18=True) for i in range(4)])
     message = refused(tmp_path, [posts], [zst(tmp_path / "RC.zst", [comment("a", "p1")])])
-    assert message == "no post is left of 4 lines read; dropped: over_18 4"
+    way_out = "(corpus.cleaning.drop_over_18=false keeps those)"
+    assert message == f"no post is left of 4 lines read; dropped: over_18 4 {way_out}"
 
 
 def test_a_comment_dump_given_as_posts_is_named(ray_cluster: None, tmp_path: Path) -> None:
