@@ -1,10 +1,12 @@
 """Who may be shown to whom, in what order, within what bounds."""
 
 import json
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.errors import DataError, StageOrderError
@@ -110,6 +112,45 @@ def test_an_id_with_a_quote_is_looked_up_as_it_is(tmp_path: Path) -> None:
     assert [(e.post_id, e.comment_id) for e in examples] == [("it's", "c'1")]
 
 
+PEOPLE = st.sampled_from([None, "ann", "bo", "cy"])
+WORDS = st.lists(st.sampled_from(TOPICS["exam"].split()), min_size=1, max_size=4).map(" ".join)
+REPLY = st.builds(lambda who, score: {"author_hash": who, "score": score}, PEOPLE, st.sampled_from([None, -2, 3, 8]))
+POST = st.tuples(WORDS, PEOPLE, st.sampled_from(["train", "train", "validation", "test"]), st.lists(REPLY, max_size=3))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(POST, min_size=1, max_size=8), st.sampled_from([0, 100]))
+def test_whatever_the_threads_nobody_is_shown_what_they_must_not_be(made: list[Any], exact_up_to: int) -> None:
+    threads = [
+        thread(f"p{i}", text, [reply(f"c{i}x{k}", **r) for k, r in enumerate(replies)], author_hash=who, split=split)
+        for i, (text, who, split, replies) in enumerate(made)
+    ]
+    by_id = {t["post_id"]: t for t in threads}
+    with tempfile.TemporaryDirectory() as name:
+        try:
+            lookup, account = index_of(Path(name), table(*threads), settings_for(exact_up_to=exact_up_to))
+        except DataError:
+            assert not any(t["split"] == "train" and t["comments"] for t in threads if good(t))
+            return
+        assert account["entries"].total() == len(threads)
+        queries = [Query(t["text"], t["post_id"], t["author_hash"]) for t in threads]
+        for asking, examples in zip(threads, lookup.similar(queries), strict=True):
+            assert len({e.post_id for e in examples}) == len(examples) <= 2
+            for shown in examples:
+                source = by_id[shown.post_id]
+                comment = next(c for c in source["comments"] if c["comment_id"] == shown.comment_id)
+                assert source["split"] == "train" and comment["score"] >= 3 and source["text"] != asking["text"]
+                for author in {asking["author_hash"], source["author_hash"]} - {None}:
+                    assert comment["author_hash"] != author
+                assert asking["author_hash"] is None or asking["author_hash"] != source["author_hash"]
+
+
+def good(asking: dict[str, Any]) -> bool:
+    """Whether a post has a reply that others may be shown."""
+    who = asking["author_hash"]
+    return any((c["score"] or 0) >= 3 and (who is None or c["author_hash"] != who) for c in asking["comments"])
+
+
 def example(post: str, text: str) -> Example:
     return Example("p", None, "c", None, post, text, 5, 0.5)
 
@@ -143,10 +184,10 @@ def test_examples_stand_in_the_prompt_and_only_within_their_own_block(tmp_path: 
     assert text.count("<example>") == text.count("</example>") == 1
 
 
-def finished(folder: Path, settings: RetrievalSettings) -> Path:
+def finished(folder: Path, wanted: RetrievalSettings) -> Path:
     """A complete output with a manifest."""
     with writing(folder, stage="retrieval", settings={}, inputs={}) as draft:
-        index_of(draft.path, table(*subject_threads()), settings)
+        index_of(draft.path, table(*subject_threads()), wanted)
     return folder
 
 
