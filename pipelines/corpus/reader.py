@@ -7,13 +7,9 @@ unseen. All other lines are parsed, and so are the first ones of each piece: the
 that the file holds JSON of the expected kind, and which communities are in it.
 
 Every line read leaves as a row or in a tally row; what cannot be parsed is also written
-to quarantine, one file a piece, which a repeated task overwrites. A line is named by the
-file, the stored offset of the frame at which decoding began (0 for whole files), and its
-number and decoded offset from there:
-``tail -c +FRAME+1 FILE | zstd -dc --long=31 | tail -c +OFFSET+1 | head -n 1``.
+to quarantine.
 """
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -30,8 +26,9 @@ from configs.errors import DataError
 from pipelines.corpus import fields
 from pipelines.corpus.columns import READ, convert, table_of, tallies_of
 from pipelines.corpus.decoding import Block, blocks, suffix
+from pipelines.corpus.quarantine import Quarantine
 from pipelines.corpus.schema import COMMENT, POST, SEEN
-from pipelines.corpus.search import Search
+from pipelines.corpus.search import LineEnds, Lines, Search
 
 __all__ = ["Dump", "ReadOptions", "read_dump", "table_of", "tallies_of"]
 
@@ -42,7 +39,7 @@ BATCH_ROWS, BATCH_BYTES = 2000, 4 << 20
 TABLE_ROWS, TABLE_BYTES = 50_000, 16 << 20
 """Rows, or bytes of their lines, handed on at once."""
 HOPELESS = 10_000
-"""Malformed lines after which a file is refused before its end."""
+"""Bad lines from which on a file may be refused before its end."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +80,6 @@ def read_dump(dump: Dump, options: ReadOptions) -> Iterator[pa.Table]:
 
 
 @dataclass
-class Place:
-    """Where decoding began, and what has been read since."""
-
-    origin: int = 0
-    lines: int = 0
-
-
-@dataclass
 class Parsed:
     """Parsed lines that wait for conversion."""
 
@@ -107,26 +96,31 @@ class Reading:
 
     dump: Dump
     options: ReadOptions
-    place: Place = field(default_factory=Place)
     waiting: Parsed = field(default_factory=Parsed)
     tables: list[pa.Table] = field(default_factory=list)
     rows: int = 0
     row_bytes: int = 0
+    read: int = 0
+    """Lines, or rows, read."""
     asked: int = 0
     """Lines that were parsed for what they name or for where they stand."""
     asked_bad: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     seen: Counter[str] = field(default_factory=Counter)
-    first_bad: int = 0
-    quarantined: list[bytes] = field(default_factory=list)
-    quarantine_begun: bool = False
+    quarantine: Quarantine = field(init=False)
+
+    def __post_init__(self) -> None:
+        dump = self.dump
+        self.quarantine = Quarantine(dump.kind, dump.location, dump.start, self.options.quarantine)
+        self._fields = READ[dump.kind]
 
     def lines_of_blocks(self) -> Iterator[None]:
         """Take in block after block."""
         search = Search(self.options.subreddits) if self.options.subreddits else None
+        line_ends = LineEnds()
         for block in blocks(self.dump.location, self.dump.start, self.dump.stop):
-            self.place.origin = block.origin
-            self._take_block(block, search)
+            self.quarantine.frame = block.origin
+            self._take_block(block, line_ends(block.buffer, block.size), search)
             yield
 
     def parquet(self) -> Iterator[None]:
@@ -135,7 +129,7 @@ class Reading:
 
         for batch in parquet.batches(self.dump.location, self.options.subreddits, self.dump.start, self.dump.stop):
             self.dropped["other_subreddit"] += batch.others
-            self.place.lines = batch.last
+            self.read = batch.last
             for number, record in batch.rows:
                 self.asked += 1
                 self._wait(number, 0, b"", record)
@@ -143,10 +137,9 @@ class Reading:
             self.row_bytes += batch.size
             yield
 
-    def _take_block(self, block: Block, search: Search | None) -> None:
+    def _take_block(self, block: Block, ends: Lines, search: Search | None) -> None:
         """Parse the block's lines that may be wanted or may be damaged; count all others."""
         data = np.frombuffer(block.buffer, np.uint8, block.size)
-        ends = np.flatnonzero(data == 10)
         begins = np.concatenate(([0], ends[:-1] + 1))
         filled = begins < ends
         self.dropped["blank"] += len(ends) - int(np.count_nonzero(filled))
@@ -154,7 +147,7 @@ class Reading:
             odd = _odd(data, begins, ends) & filled
             asked = np.zeros(len(ends), bool)
             asked[search.lines(block.buffer, block.size, ends)] = True
-            asked[: max(0, PROBE - self.place.lines)] = True
+            asked[: max(0, PROBE - self.read)] = True
             asked &= filled
             chosen = np.flatnonzero(odd | asked)
             self.dropped["other_subreddit"] += int(np.count_nonzero(filled)) - len(chosen)
@@ -163,12 +156,12 @@ class Reading:
             chosen = np.flatnonzero(filled)
             because = [True] * len(chosen)
         self.asked += sum(because)
-        first = self.place.lines + 1 + (block.origin > 0)  # behind a cut line, which another piece reads
+        first = self.read + 1 + (block.origin > 0)  # behind a cut line, which another piece reads
+        self.read += len(ends)
         for number, begin, end, asked_for in zip(
             (chosen + first).tolist(), begins[chosen].tolist(), ends[chosen].tolist(), because, strict=True
         ):
             self._take(number, block.offset + begin, bytes(block.buffer[begin:end]), asked_for)
-        self.place.lines += len(ends)
 
     def _take(self, number: int, offset: int, line: bytes, asked: bool) -> None:
         """Parse one line, or say why not."""
@@ -177,7 +170,7 @@ class Reading:
         except ValueError:
             if line.strip():
                 self.asked_bad += asked
-                self._quarantine(number, offset, line, "malformed", "not a JSON object")
+                self._bad(number, offset, line, "malformed", "not a JSON object")
             else:
                 self.asked -= asked
                 self.dropped["blank"] += 1
@@ -187,7 +180,7 @@ class Reading:
     def _wait(self, number: int, offset: int, line: bytes, record: dict[str, Any]) -> None:
         """Keep what is needed of a record: holding whole ones costs more than parsing them."""
         waiting = self.waiting
-        waiting.records.append(tuple(map(record.get, READ[self.dump.kind])))
+        waiting.records.append(tuple(map(record.get, self._fields)))
         waiting.lines.append((number, offset, line))
         waiting.size += len(line)
         if len(waiting.records) >= BATCH_ROWS or waiting.size >= BATCH_BYTES:
@@ -213,7 +206,7 @@ class Reading:
         for place, name in missing.items():
             number, offset, line = waiting.lines[place]
             self.asked_bad += 1
-            self._quarantine(number, offset, line or _shown(self.dump.kind, waiting.records[place]), "incomplete", name)
+            self._bad(number, offset, line or _shown(self.dump.kind, waiting.records[place]), "incomplete", name)
         self.tables.append(table)
         self.rows += table.num_rows
         self.row_bytes += sum(len(line) for _, _, line in waiting.lines)
@@ -230,7 +223,7 @@ class Reading:
         self._check_share()
         tallies = [{"kind": self.dump.kind, "dropped": reason, "count": n} for reason, n in self.dropped.items() if n]
         seen = [{"kind": SEEN, "id": self.dump.kind, "subreddit": name, "count": n} for name, n in self.seen.items()]
-        self._write_quarantine()
+        self.quarantine.write()
         return tallies_of(tallies + seen)
 
     def _check_kind(self, given: dict[str, tuple[Any, ...]], waiting: Parsed) -> None:
@@ -244,45 +237,29 @@ class Reading:
             replies = body is not None and link is not None
             looks_like = COMMENT if replies else POST if title is not None else self.dump.kind
             if looks_like != self.dump.kind:
+                line = self.quarantine.named(number)
                 raise DataError(
-                    f"{self.dump.location}: {self._line(number)} is a {looks_like}, but the file was given under"
+                    f"{self.dump.location}: {line} is a {looks_like}, but the file was given under"
                     f" corpus.{self.dump.kind}s; give it under corpus.{looks_like}s"
                 )
 
     def _check_share(self) -> None:
         bad = self.dropped["malformed"] + self.dropped["incomplete"]
-        share, total = self.options.max_malformed_share, self.place.lines - self.dropped["blank"]
+        share, total = self.options.max_malformed_share, self.read - self.dropped["blank"]
         if bad > share * total or self.asked_bad > share * self.asked:
             some = (bad, total) if bad > share * total else (self.asked_bad, self.asked)
             raise DataError(
                 f"{self.dump.location}: {some[0]:,} of {some[1]:,} lines are no JSON or lack a field, more than"
-                f" corpus.max_malformed_share={share:g}; the first is {self._line(self.first_bad)}"
+                f" corpus.max_malformed_share={share:g}; the first is {self.quarantine.named(self.quarantine.first)}"
             )
 
-    def _line(self, number: int) -> str:
-        """A line's name in messages."""
-        return f"line {number}" + (f" behind byte {self.place.origin:,}" if self.place.origin else "")
-
-    def _quarantine(self, number: int, offset: int, line: bytes, reason: str, detail: str) -> None:
+    def _bad(self, number: int, offset: int, line: bytes, reason: str, detail: str) -> None:
         self.dropped[reason] += 1
-        self.first_bad = self.first_bad or number
-        entry = {"file": self.dump.location, "frame": self.place.origin, "line": number, "offset": offset}
-        entry |= {"reason": reason, "detail": detail, "text": line.decode("utf-8", "replace")}
-        self.quarantined.append(orjson.dumps(entry) + b"\n")
-        if len(self.quarantined) >= HOPELESS or len(line) > BATCH_BYTES:
-            if len(self.quarantined) >= HOPELESS:
+        self.quarantine.add(number, offset, line, reason, detail)
+        if self.quarantine.full:
+            if self.dropped["malformed"] + self.dropped["incomplete"] >= HOPELESS:
                 self._check_share()
-            self._write_quarantine()
-
-    def _write_quarantine(self) -> None:
-        if self.quarantined and self.options.quarantine is not None:
-            name = hashlib.blake2b(self.dump.location.encode(), digest_size=8).hexdigest()
-            piece = f"-{self.dump.start}" if self.dump.start else ""
-            path = self.options.quarantine / f"{self.dump.kind}s-{name}{piece}.jsonl"
-            with path.open("ab" if self.quarantine_begun else "wb") as file:
-                file.writelines(self.quarantined)
-            self.quarantine_begun = True
-        self.quarantined = []
+            self.quarantine.write()
 
 
 def parse(line: bytes) -> dict[str, Any]:

@@ -21,9 +21,34 @@ FOLDED = 3
 CHUNK = 64 << 10
 """Words compared at once: few enough to stay in the cache."""
 _CASE = 0x20
+_LETTERS = b"etaoinshrdlcumwfgypbvkjxqz"
 _WORD, _TWO = np.uint32(0x20202020), np.uint64(0x2020202020202020)
 
 Lines = npt.NDArray[np.intp]
+
+
+class LineEnds:
+    """Finds the line breaks of blocks."""
+
+    def __init__(self) -> None:
+        self._held = np.empty(0, bool), np.empty(0, bool)
+
+    def __call__(self, buffer: bytearray, size: int) -> Lines:
+        """Places of the line breaks in the buffer's first ``size`` bytes; the buffer must be 8 bytes longer than that.
+
+        Eight bytes are looked at together, which is 1.4 times as fast as ``flatnonzero`` of all.
+        """
+        eights = size // 8 + 1
+        if len(self._held[1]) < eights:
+            self._held = np.empty(8 * eights, bool), np.empty(eights, bool)
+        breaks, some = self._held[0][: 8 * eights], self._held[1][:eights]
+        np.equal(np.frombuffer(buffer, np.uint8, 8 * eights), 10, out=breaks)
+        breaks[size:] = False
+        np.not_equal(breaks.view(np.uint64), 0, out=some)
+        found = np.flatnonzero(some)
+        rows, places = np.nonzero(breaks.reshape(-1, 8)[found])
+        ends: Lines = 8 * found[rows] + places
+        return ends
 
 
 class Search:
@@ -32,9 +57,17 @@ class Search:
     def __init__(self, names: Iterable[str]):
         quoted = [b'"' + name.encode() + b'"' for name in sorted(names)]
         self._by_words = len(quoted) <= FOLDED and all(len(name) >= 7 for name in quoted)
-        folded = [bytes(byte | _CASE for byte in name) for name in quoted]
-        self._words = [np.uint32(int.from_bytes(name[i : i + 4], "little")) for name in folded for i in range(4)]
-        self._eights = [(len(name), [_eight(name, at) for at in range(0, len(name), 8)]) for name in folded]
+        folded = [bytes(byte | _CASE for byte in name) for name in quoted] if self._by_words else []
+        where = [_rarest(name) for name in folded]
+        self._words = [
+            np.uint32(int.from_bytes(name[at : at + 4], "little"))
+            for name, places in zip(folded, where, strict=True)
+            for at in places
+        ]
+        self._names = [
+            (np.array(places), len(name), [_eight(name, at) for at in range(0, len(name), 8)])
+            for name, places in zip(folded, where, strict=True)
+        ]
         either = b"|".join(re.escape(name.strip(b'"')) for name in quoted)
         self._pattern = re.compile(rb'"subreddit"\s*:\s*"(?i:' + either + rb')"')
         self._held = np.empty(CHUNK, np.uint32), np.empty(CHUNK, bool), np.empty(CHUNK, bool)
@@ -52,13 +85,14 @@ class Search:
 
     def _places(self, buffer: bytearray, size: int) -> Lines:
         words = np.frombuffer(buffer, "<u4", (size + 3) // 4)
-        near = [self._near(words[begin : begin + CHUNK]) + begin for begin in range(0, len(words), CHUNK)]
-        places = (4 * np.concatenate(near)[:, None] - np.arange(4)).ravel() if near else np.empty(0, np.intp)
-        places = places[places >= 0]
+        near = np.concatenate(
+            [self._near(words[begin : begin + CHUNK]) + begin for begin in range(0, max(1, len(words)), CHUNK)]
+        )
         eights = np.ndarray((len(buffer) - 7,), "<u8", buffer, strides=(1,))
         found = []
-        for length, parts in self._eights:
-            left = places[places <= size - length]
+        for places, length, parts in self._names:
+            left = (4 * near[:, None] - places).ravel()
+            left = left[(left >= 0) & (left <= size - length)]
             for at, value, mask in parts:
                 left = left[((eights[left + at] | _TWO) & mask) == value]
             found.append(left)
@@ -73,6 +107,17 @@ class Search:
             np.equal(folded, word, out=one)
             np.logical_or(hit, one, out=hit)
         return np.flatnonzero(hit)
+
+
+def _rarest(name: bytes) -> list[int]:
+    """For each remainder by four, where in the name its rarest word of four bytes begins."""
+    return [max(range(i, len(name) - 3, 4), key=lambda at: sum(map(_rareness, name[at : at + 4]))) for i in range(4)]
+
+
+def _rareness(byte: int) -> int:
+    """How rare a letter is in English (0-25); what is no letter is rarer than most."""
+    place = _LETTERS.find(byte)
+    return place if place >= 0 else 20
 
 
 def _eight(name: bytes, at: int) -> tuple[int, np.uint64, np.uint64]:

@@ -170,6 +170,37 @@ def test_what_is_no_json_object_goes_to_quarantine_with_file_line_and_reason(tmp
     assert entry["text"] == line.decode("utf-8", "replace")
 
 
+def test_a_bad_line_of_ten_megabytes_costs_only_itself(tmp_path: Path) -> None:
+    rows = [comment("a", "p"), b'{"body":"' + b"x" * 10_000_000, *[comment("b", "p")] * 400]
+    assert ends(read(zst(tmp_path / "RC.zst", rows), max_malformed_share=0.01)) == {None: 401, "malformed": 1}
+
+
+@pytest.mark.parametrize("between", [b"\n", b"\r\n", b"\r\n\n", b" \n\t\r\n"])
+@pytest.mark.parametrize("wanted", [(), ("quiet",)])
+def test_line_ends_of_any_system_are_read(tmp_path: Path, between: bytes, wanted: tuple[str, ...]) -> None:
+    path = tmp_path / "RC.ndjson"
+    path.write_bytes(between.join(orjson.dumps(comment(f"c{i}", "p")) for i in range(500)))
+    got = ends(read(path, wanted=wanted, max_malformed_share=0.0))
+    assert got[None] == 500
+    assert got.total() - got["blank"] == 500
+
+
+def test_two_rows_on_one_line_are_malformed(tmp_path: Path) -> None:
+    twice = b"\r".join(orjson.dumps(comment(f"c{i}", "p")) for i in range(2))
+    assert ends(read(zst(tmp_path / "RC.zst", [comment("a", "p"), twice]))) == {None: 1, "malformed": 1}
+
+
+def test_a_file_of_no_lines_is_read_as_such(tmp_path: Path) -> None:
+    assert read(zst(tmp_path / "RC.zst", []), max_malformed_share=0.0).num_rows == 0
+
+
+def test_a_score_as_text_and_a_time_in_milliseconds_are_read(tmp_path: Path) -> None:
+    rows = [comment("a", "p", score="12", created_utc=1617235200123), comment("b", "p", score="many")]
+    got = read(zst(tmp_path / "RC.zst", rows))
+    assert got["score"].to_pylist()[:2] == [12, None]
+    assert got["created_utc"].to_pylist()[0] == 1617235200
+
+
 def test_reading_again_overwrites_the_quarantine(tmp_path: Path) -> None:
     path = zst(tmp_path / "RC.zst", [comment("a", "p"), b"{"])
     for _ in range(2):
