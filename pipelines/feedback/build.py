@@ -23,6 +23,8 @@ from configs.training import MODELS
 from pipelines.card import card_of
 from pipelines.feedback.ratings import Rating, read_ratings
 from pipelines.feedback.rules import Preference, excluded_raters, preferences, rater_counts, usable
+from pipelines.forgetting import kept as forgotten
+from pipelines.forgetting.match import in_rating
 from pipelines.manifest import Draft, Input, Manifest, fingerprints, writing
 from pipelines.pairs.schema import PAIR, SPLITS
 from pipelines.retrieval.examples import examples_for
@@ -55,9 +57,12 @@ def build(settings: Settings, inputs: Mapping[str, Input], output: Path) -> Mani
         resolved=to_yaml(settings),
         card=card_of(settings, inputs),
     ) as draft:
-        rows = read_ratings(files)
+        every = read_ratings(files)
+        gone = forgotten.load(Path(settings.output), settings.corpus.scrub.author_key)
+        rows = [row for row in every if not (gone and in_rating(row.model_dump(), gone))]
         kept, dropped = usable(rows, settings.feedback)
-        draft.count("ratings", read=len(rows), kept=len(kept), dropped=dropped)
+        dropped += Counter({forgotten.REASON: len(every) - len(rows)})
+        draft.count("ratings", read=len(every), kept=len(kept), dropped=dropped)
         found, reasons = preferences(kept, settings.feedback)
         if not found:
             raise DataError(f"{len(rows)} ratings show no preference: {because(dropped, reasons)}")

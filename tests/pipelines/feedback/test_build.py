@@ -9,6 +9,8 @@ from configs import Settings
 from configs.errors import DataError, MissingInput
 from configs.prompts import messages, whole_post
 from pipelines.feedback.build import SIMULATED, build
+from pipelines.forgetting.forget import forget
+from pipelines.forgetting.requests import Requests
 from pipelines.manifest import read
 from pipelines.pairs.schema import PAIR, SPLITS
 from tests.pipelines.feedback.making import GOOD_TEXT, POOR_TEXT, line, write_lines, write_threads
@@ -92,3 +94,22 @@ def test_missing_rating_files_are_named(
     Path("empty").mkdir()
     with pytest.raises(MissingInput, match=r"feedback\.ratings|nowhere|empty"):
         build(settings, {"threads": threads, "ratings": given}, tmp_path / "out")
+
+
+def test_what_was_forgotten_is_left_out_of_rating_files_that_still_hold_it(settings: Settings, tmp_path: Path) -> None:
+    said = {"author_hash": "x", "created_utc": 1, "score": 1}
+    comments = [said | {"comment_id": "c7", "text": DRAFT}, said | {"comment_id": "c8", "text": "Another reply."}]
+    posts = [{"post_id": name, "text": "Text.", "split": "train", "comments": comments} for name in ("p-1", "p-2")]
+    threads = write_threads(tmp_path / "threads", posts)
+    by_id = [line("by-id", r, post_id="p-1", response_a={"id": "c8", "text": GOOD_TEXT}) for r in THREE]
+    by_words = [line("by-words", r, 1, 4, model="im", draft=f"{DRAFT}\n", post_id="p-1") for r in THREE]
+    by_post = [line("by-post", r, post_id="p-2") for r in THREE]
+    stays = [line("stays", r, post_id="p-1") for r in THREE]
+    ratings = write_lines(tmp_path / "given.jsonl", [*by_id, *by_words, *by_post, *stays])
+    asked = Requests(frozenset({"p-2"}), frozenset({"c7", "c8"}), frozenset())
+    report = forget(Settings(output=str(tmp_path)), asked)
+    assert report.unknown == []
+    manifest = build(settings, {"threads": threads, "ratings": [ratings]}, tmp_path / "out")
+    assert manifest.rows["ratings"].model_dump() == {"read": 12, "kept": 3, "dropped": {"forgotten": 9}}
+    assert [pair["post_id"] for pair in pairs(tmp_path / "out" / "gm" / "train")] == ["p-1"]
+    assert manifest.rows["im_items"].read == 0
