@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from benchmarks.texts import comments
 
-REPEATS, TIMES = 3, 3
+REPEATS, TIMES, SCALAR_SHARE = 3, 3, 10
+"""Passes over the column, repeats of a measurement, and of how many texts the scalar way takes one."""
 PLANTED = (
     " mail me at sunny.days@example.org", " or call 415-555-0132 after six", " see https://example.org/a?b=c&d=e",
     " u/quiet_harbor said so", " we meet at 45 Oak Ave, Springfield", " call 1-800-273-8255 any time",
@@ -63,6 +64,7 @@ def scalar_way(texts: list[str]) -> float:
 
     scrub(texts[0])
     start = time.process_time()
-    for text in texts:
+    few = texts[::SCALAR_SHARE]
+    for text in few:
         scrub(text)
-    return time.process_time() - start
+    return (time.process_time() - start) * len(texts) / len(few)
