@@ -47,7 +47,7 @@ def run() -> dict[str, object]:
             dumps = repeated(source, scale, folder / f"dumps{scale}")
             scales[scale] = {way: median_of(way, dumps, folder / f"{way}{scale}") for way in WAYS}
             agree(scale, scales[scale])
-        apart = rates_apart(folder / "dumps1")
+        apart, sizes = rates_apart(folder / "dumps1")
     figures = {
         "data": data,
         "scales": {f"{scale}x": ways for scale, ways in scales.items()},
@@ -56,6 +56,7 @@ def run() -> dict[str, object]:
         "peak memory 8x / 1x": {way: round(scales[8][way]["peak_mb"] / scales[1][way]["peak_mb"], 2) for way in WAYS},
         "growth": {way: growth(scales, way) for way in WAYS},
         "apart, rows/CPU s": apart,
+        "held": sizes,
     }
     plot(scales, PLOT)
     return figures
@@ -149,8 +150,8 @@ def growth(scales: dict[int, dict[str, dict[str, Any]]], way: str) -> dict[str, 
     return {"cpu_s_per_1x": round(slope, 3), "cpu_s_at_0x": round(start, 3), "largest_deviation": round(off, 3)}
 
 
-def rates_apart(dumps: Path) -> dict[str, int]:
-    """Rows a CPU second of one thread: what the timed runs leave out, and cleaning without it."""
+def rates_apart(dumps: Path) -> tuple[dict[str, int], dict[str, float]]:
+    """Rows a CPU second of one thread (what the timed runs leave out, and cleaning without it), and sizes of rows."""
     options = ReadOptions(subreddits=frozenset(), max_malformed_share=0.01)
     records = pa.concat_tables(
         table
@@ -171,7 +172,23 @@ def rates_apart(dumps: Path) -> dict[str, int]:
         "exact duplicates, keys": (live.num_rows, seconds(lambda: duplicates.keys(live, off))),
         "near duplicates, keys": (live.num_rows, seconds(lambda: duplicates.keys(live, near))),
     }
-    return {name: round(count / max(taken, 1e-3)) for name, (count, taken) in spent.items()}
+    sizes = {
+        "lines read": records.num_rows,
+        "rows kept by cleaning": live.num_rows,
+        "decoded_bytes_a_line": sum(map(decoded_size, sorted(dumps.glob("R*")))) / records.num_rows,
+        "held_bytes_a_row": live.nbytes / live.num_rows,
+        "key_bytes_a_row": duplicates.keys(live, every).nbytes / live.num_rows,
+    }
+    return (
+        {name: round(count / max(taken, 1e-3)) for name, (count, taken) in spent.items()},
+        {name: round(size, 1) for name, size in sizes.items()},
+    )
+
+
+def decoded_size(file: Path) -> int:
+    """Bytes of a dump as JSON lines."""
+    with file.open("rb") as raw:
+        return len(zstandard.ZstdDecompressor().stream_reader(raw).read())
 
 
 def seconds(step: Callable[[], object]) -> float:
