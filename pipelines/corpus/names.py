@@ -2,8 +2,8 @@
 
 It holds presidio (``pip install 'llumi[names]'``) on a spaCy model that the user supplies,
 by name or by path: none is shipped and none is fetched. Presidio scores what it finds;
-what reaches the threshold becomes a placeholder. A model costs: without one 100,000 texts
-a second are scrubbed on a core, with a small spaCy model some hundreds.
+what reaches the threshold becomes a placeholder. A model costs: without one 50,000 texts a
+second and more are scrubbed on a core, with presidio some hundreds.
 """
 
 from collections.abc import Sequence

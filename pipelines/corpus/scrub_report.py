@@ -3,8 +3,8 @@
 ``scrub_labelled.jsonl`` holds invented texts in which ``[[EMAIL:a@b.org]]`` marks what is
 to be found, among them ways of writing that patterns miss (spelt-out numbers, names of
 people) and plain text that looks like a find (doses, dates, prices, crisis lines). The set
-is small and written by hand: it tells what kind of thing is missed, and is no estimate of
-how often that happens in your community.
+is small, written by hand, and the patterns were made with it in sight: it tells what kind
+of thing is missed, and is no estimate of how often that happens in your community.
 """
 
 import json
