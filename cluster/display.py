@@ -52,7 +52,7 @@ class Display:
     def news(self, record: logging.LogRecord) -> None:
         """A stage says something; ``extra={"done": 3, "total": 10}`` moves its bar, a warning stays on the screen."""
         if not self.moving or record.levelno >= logging.WARNING:
-            self.console.print(f"  {record.getMessage()}", highlight=False, markup=False)
+            self.console.print(f"  {record.getMessage()}", highlight=False, markup=False, soft_wrap=True)
         elif self.current is not None:
             done, total = getattr(record, "done", None), getattr(record, "total", None)
             self.bars.update(self.current, news=record.getMessage(), completed=done, total=total)

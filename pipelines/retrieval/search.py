@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-from lancedb.index import IvfFlat
 
 from pipelines.retrieval import store
 from pipelines.retrieval.embed import Vectors
@@ -122,6 +121,8 @@ def build_approximate(index: Path, min_recall: float) -> dict[str, Any]:
     Searching all cells is exact, so there is always a number of probes that suffices. Nothing may be
     compacted afterwards: LanceDB's ``optimize`` joins small cells, here all 63 of a test into one.
     """
+    from lancedb.index import IvfFlat
+
     table = store.connect(index).open_table(ENTRIES)
     cells = min(MOST_CELLS, max(1, round(table.count_rows() ** 0.5)))
     table.create_index("vector", config=IvfFlat(distance_type="dot", num_partitions=cells), replace=True)

@@ -13,9 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import lancedb
 import pyarrow as pa
-from lancedb.index import BTree
 
 BUFFER_BYTES = 64 << 20
 """Bytes of rows gathered before they are written as one file of a table."""
@@ -29,6 +27,8 @@ Table = Any
 
 def connect(folder: Path) -> Any:
     """The database in ``folder``."""
+    import lancedb  # here, for it starts threads, and stages that only read examples start Ray after their imports
+
     return lancedb.connect(str(folder))
 
 
@@ -64,6 +64,8 @@ class Writer:
 
 def settle(table: Table) -> None:
     """Index the keys, merge small files, and leave nothing of earlier versions on disk."""
+    from lancedb.index import BTree
+
     if table.count_rows():
         for key in KEYS:
             table.create_index(key, config=BTree(), replace=True)
