@@ -1,7 +1,7 @@
 """Rows brought together by a key, through files: the shuffle of the corpus stage.
 
-    scatter(table, "post_id", partitions, folder) -> Piece      on every block, as it is cleaned
-    gather(files, wanted, schema) -> table                      for a group of partitions
+    scatter(table, "post_id", partitions, folder) -> name      on every block, as it is cleaned
+    gather(files, wanted, schema) -> table                     for a group of partitions
 
 A block's rows are sorted by partition and written as one Arrow file with a record batch
 a partition; who gathers a partition reads its batch of every file and nothing else. Rows
@@ -17,7 +17,6 @@ are as many reads as blocks times groups of partitions.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -25,21 +24,15 @@ import numpy as np
 import pyarrow as pa
 
 _PRIME, _MIX = np.uint64(0x100000001B3), np.uint64(0x9E3779B97F4A7C15)
-_PARTITIONS = b"partitions"
+_SIZES = b"sizes"
+"""In a file's metadata: the partitions that it has a batch of, in order, with their bytes in memory."""
 
 
-@dataclass(frozen=True)
-class Piece:
-    """One file of scattered rows."""
+def scatter(table: pa.Table, column: str, partitions: int, folder: Path) -> str | None:
+    """Write the table's rows, by partition of ``column`` (string or unsigned integer).
 
-    name: str
-    """File name below the folder it was scattered to."""
-    sizes: dict[int, int]
-    """Bytes in memory of each partition that has rows."""
-
-
-def scatter(table: pa.Table, column: str, partitions: int, folder: Path) -> Piece | None:
-    """Write the table's rows, by partition of ``column`` (string or unsigned integer); None where it is empty."""
+    Returns the name of the file below ``folder``, None where the table is empty.
+    """
     if not table.num_rows:
         return None
     table = table.combine_chunks()
@@ -48,18 +41,25 @@ def scatter(table: pa.Table, column: str, partitions: int, folder: Path) -> Piec
     ends = np.cumsum(np.bincount(owner, minlength=partitions))
     present = np.flatnonzero(np.diff(ends, prepend=0))
     table = table.take(pa.array(order)).combine_chunks()
-    marks = {_PARTITIONS: json.dumps(present.tolist()).encode()}
-    sizes, start, name = {}, 0, f"{uuid4().hex}.arrow"
-    schema = table.schema.with_metadata(marks)
+    bounds = zip(present.tolist(), [0, *ends[present].tolist()], ends[present].tolist(), strict=False)
+    batches = {partition: table.slice(start, stop - start).to_batches()[0] for partition, start, stop in bounds}
+    sizes = json.dumps([(partition, batch.nbytes) for partition, batch in batches.items()])
+    name, schema = f"{uuid4().hex}.arrow", table.schema.with_metadata({_SIZES: sizes.encode()})
     options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
     with pa.OSFile(str(folder / name), "wb") as file, pa.ipc.new_file(file, schema, options=options) as writer:
-        for partition in present.tolist():
-            stop = int(ends[partition])
-            (batch,) = table.slice(start, stop - start).to_batches()
+        for batch in batches.values():
             writer.write_batch(batch)
-            sizes[partition] = batch.nbytes
-            start = stop
-    return Piece(name, sizes)
+    return name
+
+
+def sizes_of(files: Iterable[Path]) -> dict[int, int]:
+    """Bytes in memory of each partition that has rows in the files."""
+    found: dict[int, int] = {}
+    for path in files:
+        with pa.OSFile(str(path), "rb") as file:
+            for partition, size in json.loads(pa.ipc.open_file(file).schema.metadata[_SIZES]):
+                found[partition] = found.get(partition, 0) + size
+    return found
 
 
 def gather(files: Iterable[Path], wanted: range, schema: pa.Schema) -> pa.Table:
@@ -69,8 +69,8 @@ def gather(files: Iterable[Path], wanted: range, schema: pa.Schema) -> pa.Table:
     for path in files:
         with pa.OSFile(str(path), "rb") as file:
             reader = pa.ipc.open_file(file, options=options)
-            present = json.loads(reader.schema.metadata[_PARTITIONS])
-            batches += [reader.get_batch(i) for i, partition in enumerate(present) if partition in wanted]
+            present = json.loads(reader.schema.metadata[_SIZES])
+            batches += [reader.get_batch(i) for i, (partition, _) in enumerate(present) if partition in wanted]
     return pa.Table.from_batches([batch.replace_schema_metadata(None) for batch in batches], schema)
 
 

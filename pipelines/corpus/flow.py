@@ -16,7 +16,7 @@ not with the corpus. A single post whose comments exceed that is a group of its 
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ import ray.data
 from configs.corpus import CorpusSettings
 from pipelines.corpus import duplicates, sources
 from pipelines.corpus.cleaning import clean, is_kind
-from pipelines.corpus.exchange import gather, grouped, paths, scatter
+from pipelines.corpus.exchange import gather, grouped, paths, scatter, sizes_of
 from pipelines.corpus.failures import plain_errors
 from pipelines.corpus.notes import Account, Notes, collect
 from pipelines.corpus.reader import Dump
@@ -46,6 +46,8 @@ TIMES_HELD = 6
 """How often a task holds its group's bytes at its peak: as read, sorted, scrubbed and written."""
 MUCH = 1 << 30
 """Bytes from which on a task asks Ray for logical memory."""
+WROTE = "wrote:"
+"""Notes of this kind name files of scattered rows."""
 _WHOLE = {"batch_format": "pyarrow", "batch_size": None}
 
 
@@ -58,23 +60,17 @@ class Scratch:
     exact: bool
     """Whether each partition is a task, as ``corpus.partitions`` asks."""
     files: dict[str, list[str]] = field(default_factory=dict)
-    sizes: dict[str, dict[int, int]] = field(default_factory=dict)
 
     def take_in(self, account: Account) -> None:
         """Learn from the notes of a pass which pieces it wrote; forgets those notes."""
-        for kind in [kind for kind in account if kind.startswith(("piece:", "bytes:"))]:
-            noted = account.pop(kind)
-            what = kind.partition(":")[2]
-            if kind.startswith("piece:"):
-                self.files.setdefault(what, []).extend(str(name) for name in noted)
-            else:
-                held = self.sizes.setdefault(what, {})
-                for partition, size in noted.items():
-                    held[int(str(partition))] = held.get(int(str(partition)), 0) + size
+        for kind in [kind for kind in account if kind.startswith(WROTE)]:
+            self.files.setdefault(kind.removeprefix(WROTE), []).extend(str(name) for name in account.pop(kind))
 
-    def groups(self, what: str) -> list[range]:
-        """Partitions by task."""
-        return grouped(self.sizes.get(what, {}), self.partitions, GROUP_BYTES, self.exact)
+    def groups(self, what: str) -> tuple[list[range], int]:
+        """Partitions by task, and the bytes in memory of the largest task."""
+        sizes = sizes_of(self.pieces(what))
+        groups = grouped(sizes, self.partitions, GROUP_BYTES, self.exact)
+        return groups, max(sum(sizes.get(partition, 0) for partition in group) for group in groups)
 
     def pieces(self, *kinds: str) -> list[Path]:
         """The files that hold rows of these kinds."""
@@ -102,20 +98,17 @@ def run(
         account = collect(rows.map_batches(step, **_WHOLE))
         scratch.take_in(account)
         if scratch.pieces("keys"):
-            groups = scratch.groups("keys")
             step = partial(judge, pieces=scratch.pieces("keys"), settings=settings, partitions=partitions)
-            scratch.take_in(collect(each(groups, step, scratch.sizes["keys"])))
-        groups = scratch.groups("rows")
+            scratch.take_in(collect(each(*scratch.groups("keys"), step)))
         pieces = scratch.pieces("rows", "verdicts")
         step = partial(weave, pieces=pieces, settings=settings, folder=folder, key=key, scrub=scrub, gone=gone)
-        for kind, ends in collect(each(groups, step, scratch.sizes.get("rows", {}))).items():
+        for kind, ends in collect(each(*scratch.groups("rows"), step)).items():
             account[kind].update(ends)
     return account
 
 
-def each(groups: Sequence[range], step: Callable[[range], pa.Table], sizes: Mapping[int, int]) -> "ray.data.Dataset":
-    """The step on each group of partitions, a task each."""
-    largest = max((sum(sizes.get(partition, 0) for partition in group) for group in groups), default=0)
+def each(groups: Sequence[range], largest: int, step: Callable[[range], pa.Table]) -> "ray.data.Dataset":
+    """The step on each group of partitions, a task each; ``largest`` is the bytes of the largest."""
     needed = largest * TIMES_HELD
     bounds = pa.table({"start": [group.start for group in groups], "stop": [group.stop for group in groups]})
     blocks = [bounds.slice(i, 1) for i in range(len(groups))]
@@ -189,11 +182,9 @@ def weave(
 
 
 def _put(what: str, table: pa.Table, column: str, partitions: int, folder: Path, notes: Notes) -> None:
-    piece = scatter(table, column, partitions, folder)
-    if piece is not None:
-        notes.add(f"piece:{what}", piece.name)
-        for partition, size in piece.sizes.items():
-            notes.add(f"bytes:{what}", str(partition), size)
+    name = scatter(table, column, partitions, folder)
+    if name is not None:
+        notes.add(f"{WROTE}{what}", name)
 
 
 def partitions_for(settings: CorpusSettings, dumps: Sequence[Dump]) -> int:

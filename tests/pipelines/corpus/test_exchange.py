@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.corpus.exchange import gather, grouped, partition_of, scatter
+from pipelines.corpus.exchange import gather, grouped, partition_of, scatter, sizes_of
 
 ROWS = pa.schema([("post_id", pa.string()), ("text", pa.string()), ("number", pa.int64())])
 
@@ -25,7 +25,7 @@ def test_every_row_comes_back_once_and_a_key_is_in_one_partition(
     folder: Path = tmp_path_factory.mktemp("scattered")
     whole = table(ids)
     pieces = [scatter(part, "post_id", partitions, folder) for part in (whole.slice(0, 7), whole.slice(7))]
-    files = [folder / piece.name for piece in pieces if piece]
+    files = [folder / name for name in pieces if name]
     parts = [gather(files, range(i, i + 1), ROWS) for i in range(partitions)]
     assert sorted(n for part in parts for n in part["number"].to_pylist()) == list(range(len(ids)))
     homes: dict[str, set[int]] = {}
@@ -36,12 +36,13 @@ def test_every_row_comes_back_once_and_a_key_is_in_one_partition(
     assert gather(files, range(partitions), ROWS).sort_by("number").equals(whole)
 
 
-def test_a_piece_tells_the_bytes_of_each_partition(tmp_path: Path) -> None:
-    piece = scatter(table([f"p{i}" for i in range(300)]), "post_id", 8, tmp_path)
-    assert piece is not None
-    assert sorted(piece.sizes) == list(range(8))
-    for partition, size in piece.sizes.items():
-        rows = gather([tmp_path / piece.name], range(partition, partition + 1), ROWS)
+def test_files_tell_the_bytes_of_each_partition(tmp_path: Path) -> None:
+    names = [scatter(table([f"p{i}" for i in range(300)]), "post_id", 8, tmp_path) for _ in range(2)]
+    files = [tmp_path / name for name in names if name]
+    sizes = sizes_of(files)
+    assert sorted(sizes) == list(range(8))
+    for partition, size in sizes.items():
+        rows = gather(files, range(partition, partition + 1), ROWS)
         assert size == pytest.approx(rows.combine_chunks().nbytes, rel=0.05)
 
 

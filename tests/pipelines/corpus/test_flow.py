@@ -51,9 +51,9 @@ def woven(
     note([flow.hold(table, corpus, partitions, scratch.folder) for table in tables])
     keys = scratch.pieces("keys")
     if keys:
-        note([flow.judge(group, keys, corpus, partitions) for group in scratch.groups("keys")])
+        note([flow.judge(group, keys, corpus, partitions) for group in scratch.groups("keys")[0]])
     pieces = scratch.pieces("rows", "verdicts")
-    note([flow.weave(group, pieces, corpus, folder, SECRET, same) for group in scratch.groups("rows")])
+    note([flow.weave(group, pieces, corpus, folder, SECRET, same) for group in scratch.groups("rows")[0]])
     threads = [row for file in folder.glob("*.parquet") for row in pq.read_table(file, partitioning=None).to_pylist()]
     return sorted(threads, key=lambda thread: str(thread["post_id"])), account
 
