@@ -79,15 +79,16 @@ def measured(settings: Settings, exposure: Exposure, threads: Path, truth: Path)
     from pipelines.evaluation.statistics import Resampling  # scipy.stats, which only this needs
     from pipelines.pairs import bias_truth
 
-    known = pq.read_table(truth, columns=["comment_id", "quality"])
-    quality = {
-        name: value
-        for name, value in zip(known["comment_id"].to_pylist(), known["quality"].to_pylist(), strict=True)
-        if value is not None
-    }
     table = pa.concat_tables([pq.read_table(file) for file in thread_files(threads)]).sort_by("post_id")
-    found = bias_truth.judged(table, settings.pairs, exposure, quality)
+    found = bias_truth.judged(table, settings.pairs, exposure, qualities(truth))
     return dict(bias_truth.agreement(found, settings.pairs.rule, Resampling.of(settings)))
+
+
+def qualities(truth: Path) -> dict[str, float]:
+    """True quality by comment_id, of those that have one."""
+    known = pq.read_table(truth, columns=["comment_id", "quality"])
+    values = zip(known["comment_id"].to_pylist(), known["quality"].to_pylist(), strict=True)
+    return {name: value for name, value in values if value is not None}
 
 
 def environment() -> Environment:

@@ -109,7 +109,7 @@ def check_page(folder: Path, used: str) -> None:
     """That the page of an output holds its sections and fetches nothing; its tables match the manifest's names."""
     page = (folder / "report.html").read_text()
     assert f"{used} (used)" in page
-    assert not re.search(r'(?:src|href)="(?!tables/|#)', page) and "<script" not in page and "@import" not in page
+    assert not re.search(r'(?:src|href)="(?!tables/|#|data:)', page) and "<script" not in page and "@import" not in page
     links = set(re.findall(r'href="(tables/[a-z]+\.csv)"', page))
     assert links and all((folder / link).is_file() for link in links)
     with (folder / "tables" / "rules.csv").open() as file:

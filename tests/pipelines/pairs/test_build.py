@@ -153,12 +153,13 @@ def test_dumps_without_order_of_arrival_need_a_rule_that_asks_for_none(
     settings = Settings(output=str(tmp_path), improvement={"floor": -1.0})
     build_threads(settings, dumps(shared_data, "counselchat"), tmp_path / "threads")
     inputs: dict[str, Input] = {name: tmp_path / name for name in ("threads", "exposure", "revisions")}
-    exposure.build(settings, inputs, tmp_path / "exposure")
+    exposure.build(settings, {"threads": inputs["threads"]}, tmp_path / "exposure")
+    ranked = {name: inputs[name] for name in ("threads", "exposure")}
     with pytest.raises(DataError, match=r"set pairs\.rule=shp and pairs\.timing=false"):
-        build_revisions(settings, inputs, tmp_path / "revisions")
+        build_revisions(settings, ranked, tmp_path / "revisions")
     changes = {"pairs": {"rule": "shp", "timing": False, "min_score": 1}, "improvement": {"floor": -1.0}}
     untimed = Settings(output=str(tmp_path), **changes)
-    build_revisions(untimed, inputs, tmp_path / "revisions")
+    build_revisions(untimed, ranked, tmp_path / "revisions")
     manifest = pairs.build(untimed, inputs, tmp_path / "pairs")
     assert manifest.rows["gm"].kept > 100
     assert "timing rule is off" in manifest.notes[0]
@@ -172,8 +173,9 @@ def test_on_real_threads_the_default_rule_is_balanced_and_yields_enough(
     settings = Settings(output=str(tmp_path))
     build_threads(settings, dumps(shared_data, "college"), tmp_path / "threads")
     inputs: dict[str, Input] = {name: tmp_path / name for name in ("threads", "exposure", "revisions")}
-    exposure.build(settings, inputs, tmp_path / "exposure")
-    build_revisions(settings, inputs, tmp_path / "revisions")
+    exposure.build(settings, {"threads": inputs["threads"]}, tmp_path / "exposure")
+    ranked = {name: inputs[name] for name in ("threads", "exposure")}
+    build_revisions(settings, ranked, tmp_path / "revisions")
     found = pairs.build(settings, inputs, tmp_path / "pairs").figures["rules"]["matched"]
     assert found["pairs"] >= 1500
     assert 0.45 <= found["chosen_earlier"] <= 0.55 and 0.45 <= found["chosen_longer"] <= 0.55
