@@ -171,7 +171,7 @@ def hashed(ids: pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:
 
     It depends on nothing but the id, on any machine and in any version.
     """
-    values = np.array(ids.to_pylist(), dtype=bytes)
+    values = np.array(ids.cast(pa.binary()).to_pylist(), dtype=bytes)
     columns = values.view(np.uint8).reshape(len(values), -1) if len(values) else np.zeros((0, 1), np.uint8)
     found = np.full(len(values), 0xCBF29CE484222325, np.uint64)
     for column in columns.T:

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from configs.pairs import PairSettings
 from pipelines.pairs import replies as replies_module
 from pipelines.pairs import select as select_module
-from pipelines.pairs.replies import Replies
+from pipelines.pairs.replies import Replies, hashed
 from pipelines.pairs.rules import Rule, rules
 from pipelines.pairs.select import candidates, capped, select, select_all
 from tests.pipelines.pairs.making import THREADS, exposure, ids, of, random_table, row, shuffled, table
@@ -133,3 +134,18 @@ def test_a_very_long_thread_passes_in_bounded_memory(name: Any, size: int) -> No
     assert len(found.pairs) == settings.max_per_post
     assert found.candidates[0] > (2_000_000 if name == "shp" else 10_000)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
+
+
+def test_a_hash_is_the_same_in_any_table_and_on_any_machine() -> None:
+    alone, among = hashed(pa.array(["ehk1a2b"])), hashed(pa.array(["x", "ehk1a2b", "a-much-longer-id", "é"]))
+    assert alone[0] == among[1] and len(set(among.tolist())) == 4
+
+    def mixed(value: int) -> int:
+        value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        value = (value ^ value >> 27) * 0x94D049BB133111EB % 2**64
+        return value ^ value >> 31
+
+    expected = 0xCBF29CE484222325
+    for byte in b"ehk1a2b":
+        expected = (expected ^ byte) * 0x100000001B3 % 2**64
+    assert int(alone[0]) == mixed(expected)
