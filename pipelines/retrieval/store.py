@@ -1,10 +1,12 @@
 """The index on disk: two LanceDB tables in one folder, written by one process, read by any.
 
-Measured on 200,000 vectors of 384 (benchmarks/retrieval.py): LanceDB's IVF index answers
-in the time of faiss' and needs no memory for the vectors; its own exact search takes 25
-times as long as one matrix product, so ``search`` does that itself. Tables are rewritten
-whole where something is removed: a deleted row stays in LanceDB's files until its part of
-the table happens to be compacted.
+Why LanceDB: rows, replies and vectors lie in one place on disk, are looked up by key, and an
+approximate index needs no memory for the vectors. Measured on 200,000 vectors of 384: its
+IVF index is built in 3 CPU seconds and answers in 3 ms; faiss' HNSW answers quicker
+(0.2 ms) from memory alone, after a build of 70 s. LanceDB's own exact search takes over ten
+times as long as one matrix product (benchmarks/retrieval.py), so ``search`` does that itself.
+Tables are rewritten whole where something is removed: a deleted row stays in LanceDB's files
+until its part of the table happens to be compacted.
 """
 
 import warnings
