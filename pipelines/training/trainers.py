@@ -98,6 +98,12 @@ class DpoTrainer(TokenRows, DPOTrainer):
         if REFERENCE_ADAPTER in self.model.peft_config:  # TRL's frozen copy of an adapter that training continues
             self.model.delete_adapter(REFERENCE_ADAPTER)
 
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Keep the reference in float32: under DeepSpeed, transformers would round -501 to bfloat16's -500."""
+        exact = {name: inputs[name].to(self.args.device) for name in REFERENCE_COLUMNS}
+        prepared: dict[str, Any] = super()._prepare_inputs(inputs)
+        return {**prepared, **exact}
+
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
         result = super().compute_loss(*args, **kwargs)
         if self.state.global_step == 0 and self.model.training:

@@ -104,7 +104,7 @@ def test_in_bfloat16_the_reference_is_computed_as_deepspeed_computes_the_policy(
     inputs = {name: dpo_inputs[name] for name in ("tokens", "base", "start")}
     reference.build(half, inputs, tmp_path / "reference", model="gm", stage="dpo1")
     build.build(half, {**inputs, "reference": tmp_path / "reference"}, output, model="gm", stage="dpo1")
-    assert curves.load(output)[0]["loss"] == pytest.approx(math.log(2), abs=1e-2)
+    assert curves.load(output)[0]["loss"] == pytest.approx(math.log(2), abs=1e-3)
 
 
 def test_dpo_without_an_adapter_before_it_names_the_stage_to_run(
