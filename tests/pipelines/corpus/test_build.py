@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs import DataError, MissingInput, Settings, UsageError
+from pipelines.corpus import flow
 from pipelines.corpus.build import build, read_memory
 from pipelines.corpus.reader import Dump
 from pipelines.corpus.schema import THREAD
@@ -227,3 +228,9 @@ def test_memory_is_asked_for_long_windows_only_and_never_more_than_a_node_has(
     asked = read_memory(settings_for(tmp_path, reader_memory_gb=1e6).corpus, [long])
     assert asked is not None
     assert 0 < asked < 1e15
+
+
+def test_tasks_with_more_rows_than_a_node_has_memory_still_run_one_after_the_other(ray_cluster: None) -> None:
+    groups = [range(0, 1), range(1, 3)]
+    dataset = flow.each(groups, 1 << 40, lambda group: pa.table({"kind": ["k"], "name": ["n"], "count": [len(group)]}))
+    assert sorted(row["count"] for row in dataset.take_all()) == [1, 2]
