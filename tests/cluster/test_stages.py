@@ -162,6 +162,19 @@ def test_a_prefix_names_a_group(prefix, count):
     assert len(select(table(load("demo")), prefix)) == count
 
 
+def test_an_embedder_that_is_not_there_is_refused_before_the_run(tmp_path):
+    with pytest.raises(ModelNotFound, match=r"retrieval\.embedder\.model: .* holds no modules\.json"):
+        check_settings(load("tiny", [f"retrieval.embedder.model={tmp_path}"]))
+    check_settings(load("tiny", ["retrieval.examples=2"]))
+
+
+def test_rows_read_the_examples_only_where_prompts_show_some(tmp_path):
+    on, off = (stages("demo", f"output={tmp_path}", f"retrieval.examples={n}") for n in (2, 0))
+    readers = ("revisions", "sft", "pairs", "feedback/pairs", "evaluation")
+    assert all(on[name].inputs()["retrieval"] == tmp_path / "retrieval" for name in readers)
+    assert not any("retrieval" in off[name].inputs() for name in readers)
+
+
 def test_until_a_training_stage_stops_right_after_it():
     assert until(table(load("demo")), "train/gm/dpo1")[-1].name == "train/gm/dpo1/adapter"
 
