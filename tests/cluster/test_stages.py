@@ -181,9 +181,8 @@ def test_until_a_training_stage_stops_right_after_it():
 
 @pytest.mark.parametrize("prefix", ["trai", "train/gm/dpo3", "", "pairs/x"])
 def test_a_name_that_is_none_is_refused(prefix):
-    with pytest.raises(
-        UsageError, match="stages are: sample, corpus, retrieval, exposure, revisions, sft, pairs, base, train, feedback, models, evaluation"
-    ):
+    names = "sample, corpus, retrieval, exposure, revisions, sft, pairs, base, train, feedback, models, evaluation"
+    with pytest.raises(UsageError, match=f"stages are: {names}"):
         select(table(load("demo")), prefix)
 
 
