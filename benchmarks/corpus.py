@@ -50,6 +50,7 @@ def run() -> dict[str, object]:
         apart, sizes = rates_apart(folder / "dumps1")
     figures = {
         "data": data,
+        "repeats": REPEATS,
         "scales": {f"{scale}x": ways for scale, ways in scales.items()},
         "ray / duckdb, CPU": {f"{scale}x": ratio(ways, "ray", "duckdb") for scale, ways in scales.items()},
         "ray / polars, CPU": {f"{scale}x": ratio(ways, "ray", "polars") for scale, ways in scales.items()},

@@ -17,6 +17,8 @@ from typing import Any
 from configs.corpus import CorpusSettings
 from pipelines.corpus.flow import GROUP_BYTES, MOST, TIMES_HELD
 
+MOST_ASKED = 65_535
+"""The most that ``corpus.partitions`` takes."""
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -44,11 +46,13 @@ class Assumed:
     """All posts and comments 2005-2026 as .zst."""
     decoded_times: float = 12.0
     """Decoded bytes a stored byte."""
+    largest_file_gb: float = 30.0
+    """Stored size of the largest monthly file; of a single frame it cannot be split, and one task reads it."""
+    bytes_a_line: float = 2000.0
+    """Decoded bytes of a line with all its 50 to 100 fields; the college rows have 8."""
     nodes: int = 20
     busy: float = 0.7
     """Share of the cores' time that is spent on the work: stragglers, waiting for storage, scheduling."""
-    files: int = 2 * 12 * 21
-    """Monthly files; a single-frame file cannot be split."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +67,13 @@ WANTED = (Wanted("30 communities", 0.005), Wanted("one in twenty", 0.05), Wanted
 
 
 def rates() -> dict[str, float]:
-    """Measured rates and sizes: bytes or rows a CPU second, bytes a row or line."""
+    """Measured rates and sizes: bytes or rows a CPU second, bytes a row, seconds a row."""
     corpus, reader = (
         json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in ("corpus", "reader")
     )
     apart, held = corpus["apart, rows/CPU s"], corpus["held"]
     return {
         "search_bytes": search_rate(reader) * 1e6,
-        "line": held["decoded_bytes_a_line"],
         "lines": held["lines read"] / corpus["growth"]["ray"]["cpu_s_per_1x"],
         "kept": held["rows kept by cleaning"] / held["lines read"],
         "held": held["held_bytes_a_row"],
@@ -80,27 +83,27 @@ def rates() -> dict[str, float]:
 
 
 def search_rate(reader: dict[str, Any]) -> float:
-    """Decoded MB a CPU second of the reader where few communities are kept."""
-    ways = reader.get("ways") or {}
-    found = [way["mb_per_cpu_s"] for name, way in ways.items() if name == "reader"]
-    return float(found[0]) if found else float(reader["few_kept"]["reader"]["mb_per_cpu_s"])
+    """Decoded MB a CPU second of the reader where few communities are kept, in its slowest case."""
+    cases = [case for case in (reader, *reader.values()) if isinstance(case, dict) and "ways" in case]
+    return min(float(case["ways"]["reader"]["mb_per_cpu_s"]) for case in cases)
 
 
 def plan(wanted: Wanted, node: Node, assumed: Assumed, measured: dict[str, float]) -> dict[str, str]:
     """One row of the table; every figure is worked out in one line from those above it."""
     decoded = assumed.stored_tb * 1e12 * assumed.decoded_times
-    lines = decoded * wanted.share / measured["line"]
+    lines = decoded * wanted.share / assumed.bytes_a_line
     rows = lines * measured["kept"]
-    search = 0.0 if wanted.share == 1 else decoded / measured["search_bytes"]
+    search = decoded / measured["search_bytes"]
     convert = lines / measured["lines"]
     texts = rows * measured["row_seconds"]
     core_seconds = search + convert + texts
     shuffled, keys = rows * measured["held"], rows * measured["key"]
     cores = assumed.nodes * node.cores
-    hours = core_seconds / 3600 / cores / assumed.busy
+    longest_task = assumed.largest_file_gb * 1e9 * assumed.decoded_times / measured["search_bytes"]
+    hours = max(core_seconds / cores / assumed.busy, longest_task) / 3600
     settings = CorpusSettings()
     at_once = min(node.cores, int(0.8 * node.memory_gb / settings.reader_memory_gb))
-    partitions = max(MOST, ceil(shuffled / GROUP_BYTES))
+    partitions = min(MOST_ASKED, max(MOST, ceil(shuffled / (1 << 30))))
     return {
         "kept": wanted.name,
         "node": f"{assumed.nodes} x {node.name}",

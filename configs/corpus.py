@@ -176,8 +176,8 @@ class CorpusSettings(Section):
     """Most comments kept a post; chosen by a hash of the comment's id, never by arrival or score."""
     max_malformed_share: float = Field(0.01, ge=0, le=1)
     """Share of a file's lines that may be unparsable (0-1) before the stage refuses the file."""
-    partitions: int = Field(0, ge=0)
-    """Partitions of the keyed shuffle that joins comments to posts; 0 = from the input's size."""
+    partitions: int = Field(0, ge=0, le=65_535)
+    """Partitions by post, a task each; 0 = up to 4,096 by the dumps' size, a task for every 64 MB of rows kept."""
     rows_per_file: int = Field(20_000, gt=0)
     """Threads a Parquet file (the last one may hold fewer): about 100 MB of text at the default."""
     read_mb: float = Field(256, gt=0)
