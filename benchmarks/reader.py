@@ -27,7 +27,7 @@ from pipelines.sample.build import build
 NAMES = ("quiet", "Garden", "help", "morning", "Parents", "night", "stories", "first", "Advice", "corner")
 COMMUNITIES = [a + b for a in NAMES for b in NAMES]
 """A hundred names, as different from each other as names are; some are parts of others' texts."""
-WANTED, MEGABYTES, REPEATS = COMMUNITIES[42], 250, 5
+WANTED, MEGABYTES, REPEATS = COMMUNITIES[42], 200, 4
 LATER: dict[str, Any] = {
     **{key: [] for key in ("all_awardings", "author_flair_richtext", "awarders", "mod_reports", "treatment_tags")},
     **dict.fromkeys(("approved_at_utc", "approved_by", "associated_award", "author_flair_background_color")),

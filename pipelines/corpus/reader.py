@@ -34,7 +34,7 @@ __all__ = ["Dump", "ReadOptions", "read_dump", "table_of", "tallies_of"]
 
 PROBE = 200
 """Lines at a piece's start that are parsed whatever they name."""
-BATCH_ROWS, BATCH_BYTES = 2000, 4 << 20
+BATCH_ROWS, BATCH_BYTES = 500, 4 << 20
 """Parsed lines converted at once."""
 TABLE_ROWS, TABLE_BYTES = 50_000, 16 << 20
 """Rows, or bytes of their lines, handed on at once."""

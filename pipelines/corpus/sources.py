@@ -115,7 +115,7 @@ def open_random(location: str) -> pa.NativeFile:
 
 def chunk_size(location: str) -> int:
     """Stored bytes to ask for at once: a request to a remote store costs tens of milliseconds."""
-    return 8 << 20 if is_remote(location) else 1 << 20
+    return 8 << 20 if is_remote(location) else 256 << 10
 
 
 def size(location: str) -> int:
