@@ -57,6 +57,7 @@ def build(settings: Settings, inputs: Mapping[str, Input], output: Path) -> Mani
     Raises MissingInput or DataError naming the file or the setting at fault.
     """
     dumps = dumps_of(inputs)
+    gone = kept.load(Path(settings.output), settings.corpus.scrub.author_key)  # before a lost key is made anew
     key = author_key(Path(settings.output), settings.corpus.scrub.author_key)
     scrub_report.check(settings.corpus.scrub)
     with writing(
@@ -70,7 +71,6 @@ def build(settings: Settings, inputs: Mapping[str, Input], output: Path) -> Mani
         quarantine = draft.path.resolve() / "quarantine"
         quarantine.mkdir()
         log.info("reading %d dump files", len(dumps))
-        gone = kept.load(Path(settings.output), settings.corpus.scrub.author_key)
         account = run(settings.corpus, dumps, draft.path.resolve(), key, gone=gone)
         clean_quarantine(quarantine, gone)
         check(account, settings.corpus, dumps)
