@@ -26,6 +26,7 @@ from configs.corpus import CleaningSettings
 from pipelines.corpus.cleaning import discard, is_kind, none, whole_text
 from pipelines.corpus.minhash import GOLDEN, band_keys, compact, sign, similarity
 from pipelines.corpus.schema import COMMENT, KEY, POST, ROW
+from pipelines.grouping import grouped
 
 LEADERS = 32
 """Distinct texts of one key that the others are compared with."""
@@ -65,7 +66,7 @@ def verdicts(table: pa.Table, settings: CleaningSettings) -> pa.Table:
     ):
         candidates = sharing(table.filter(pc.equal(table["near"], near)))
         again = candidates.filter(pa.array(repeats(candidates, agree)))
-        named = again.select(["kind", "id", "post_id"]).group_by(["kind", "id", "post_id"]).aggregate([])
+        named = grouped(again, ["kind", "id", "post_id"]).aggregate([])
         columns = {name: pa.nulls(named.num_rows, ROW.field(name).type) for name in ROW.names}
         columns |= {name: named[name] for name in named.column_names}
         columns["dropped"] = pa.repeat(pa.scalar(reason, pa.string()), named.num_rows)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import ray.data
 
 from pipelines.corpus.schema import NOTE
+from pipelines.grouping import grouped
 from pipelines.manifest import Draft
 
 Account = defaultdict[str, Counter[str | None]]
@@ -30,7 +31,7 @@ class Notes:
 
     def add_gone(self, rows: pa.Table) -> None:
         """Each row of a table of ROW as ended by its reason."""
-        counts = rows.select(["kind", "dropped", "count"]).group_by(["kind", "dropped"]).aggregate([("count", "sum")])
+        counts = grouped(rows, ["kind", "dropped"]).aggregate([("count", "sum")])
         for row in counts.to_pylist():
             self.add(row["kind"], row["dropped"], row["count_sum"])
 

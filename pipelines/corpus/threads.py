@@ -32,6 +32,7 @@ from pipelines.corpus.schema import COMMENT, POST, REPLY, THREAD
 from pipelines.corpus.scrub import scrub_column
 from pipelines.forgetting.kept import NOTHING, REASON, Forgotten
 from pipelines.forgetting.match import from_threads
+from pipelines.grouping import grouped
 
 Scrub = Callable[[pa.Array], pa.Array]
 """Texts in, as many texts out, in the same order."""
@@ -191,7 +192,7 @@ def _note_figures(threads: pa.Table, notes: Notes) -> None:
     """What the manifest tells about the threads, in numbers that add up over partitions."""
     sizes = pc.list_value_length(threads["comments"])
     for column in ("split", "subreddit"):
-        counted = pa.table({"name": threads[column], "comments": sizes}).group_by("name")
+        counted = grouped(pa.table({"name": threads[column], "comments": sizes}), "name")
         for row in counted.aggregate([("comments", "count"), ("comments", "sum")]).to_pylist():
             notes.add(f"threads:{column}", row["name"], row["comments_count"])
             notes.add(f"comments:{column}", row["name"], row["comments_sum"])

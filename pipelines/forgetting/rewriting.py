@@ -23,6 +23,7 @@ from pipelines.forgetting.files import (
 from pipelines.forgetting.kept import REASON
 from pipelines.forgetting.match import counted, from_threads
 from pipelines.forgetting.scope import Scope
+from pipelines.grouping import grouped
 from pipelines.manifest import Manifest, RowCount
 
 SOURCES = {"community": "candidates", "teacher": "drafts"}
@@ -66,7 +67,7 @@ def take_from_threads(folder: Path, scope: Scope) -> Lost:
 def by_split(threads: pa.Table) -> Counter[str]:
     """Posts and comments together, by split."""
     sizes = pc.add(pc.list_value_length(threads["comments"]), 1)
-    found = pa.table({"split": threads["split"], "n": sizes}).group_by("split").aggregate([("n", "sum")])
+    found = grouped(pa.table({"split": threads["split"], "n": sizes}), "split").aggregate([("n", "sum")])
     return Counter(dict(zip(found["split"].to_pylist(), found["n_sum"].to_pylist(), strict=True)))
 
 
@@ -184,10 +185,8 @@ def thread_figures(folder: Path, figures: Mapping[str, Any]) -> dict[str, Any]:
         sizes = pc.list_value_length(table["comments"])
         commented += int(np.count_nonzero(sizes.to_numpy(zero_copy_only=False)))
         for column, known in columns.items():
-            rows = (
-                pa.table({"name": table[column], "n": sizes}).group_by("name").aggregate([("n", "count"), ("n", "sum")])
-            )
-            for row in rows.to_pylist():
+            rows = grouped(pa.table({"name": table[column], "n": sizes}), "name")
+            for row in rows.aggregate([("n", "count"), ("n", "sum")]).to_pylist():
                 so_far = known.setdefault(str(row["name"]), {"posts": 0, "comments": 0})
                 so_far["posts"] += row["n_count"]
                 so_far["comments"] += row["n_sum"]

@@ -1,10 +1,10 @@
 """A cluster of its own for jobs: with dashboard and token, on its own ports and folder."""
 
+import json
 import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +18,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.ports import free_ports
+
 START_S = 90
 
 
@@ -27,15 +29,6 @@ class JobCluster:
 
     dashboard: str
     env: dict[str, str]
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [server.getsockname()[1] for server in held]
-    for server in held:
-        server.close()
-    return ports
 
 
 @pytest.fixture(scope="module")
@@ -59,29 +52,43 @@ def job_cluster() -> Iterator[JobCluster]:
         head = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         try:
             url = f"http://127.0.0.1:{dashboard}"
-            wait_for_agent(url, token["RAY_AUTH_TOKEN"], head)
+            wait_for_node(url, token["RAY_AUTH_TOKEN"], head, folder / "head.log")
             yield JobCluster(url, env)
         finally:
             end(head)
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def wait_for_agent(url: str, token: str, head: subprocess.Popen[bytes]) -> None:
-    """Wait until the Jobs API answers."""
+def wait_for_node(url: str, token: str, head: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until the Jobs API answers and the head has joined its own cluster."""
     deadline = time.monotonic() + START_S
-    request = urllib.request.Request(f"{url}/api/jobs/", headers={"Authorization": f"Bearer {token}"})
-    while True:
-        try:
-            urllib.request.urlopen(request, timeout=5).close()
-            return
-        except (urllib.error.URLError, OSError):
-            assert head.poll() is None, "ray start ended"
-            assert time.monotonic() < deadline, f"no Jobs API at {url} within {START_S} s"
-            time.sleep(0.5)
+    while not (answers(f"{url}/api/jobs/", token) and nodes(url, token)):
+        told = log.read_text(encoding="utf-8", errors="replace")[-2000:]
+        assert head.poll() is None, f"ray start ended: {told}"
+        assert time.monotonic() < deadline, f"no Jobs API with a node at {url} within {START_S} s: {told}"
+        time.sleep(0.5)
+
+
+def nodes(url: str, token: str) -> list[dict[str, object]]:
+    """The nodes that are alive, as Ray's state API tells."""
+    text = answers(f"{url}/api/v0/nodes?filter_keys=state&filter_predicates=%3D&filter_values=ALIVE", token)
+    return json.loads(text)["data"]["result"]["result"] if text else []
+
+
+def answers(url: str, token: str) -> bytes:
+    """The body, empty where nothing answers yet."""
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+    try:
+        with urllib.request.urlopen(request, timeout=5) as reply:
+            return reply.read()
+    except (urllib.error.URLError, OSError):
+        return b""
 
 
 def end(head: subprocess.Popen[bytes]) -> None:
     """Stop the head and what it started, and nothing else."""
+    if head.poll() is not None:
+        return
     started = psutil.Process(head.pid).children(recursive=True)
     head.send_signal(signal.SIGTERM)
     _, left = psutil.wait_procs([psutil.Process(head.pid), *started], timeout=10)

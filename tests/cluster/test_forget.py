@@ -255,7 +255,7 @@ def test_people_read_what_went_what_was_trained_on_it_and_what_to_do(
     code, shown = forget(world, tmp_path, capsys, "t1_c0x2\nt1_zzz\n")
     assert code == 0
     assert "threads: removed: 1 of 18 comments" in shown
-    assert "tokens/gm/sft: removed whole: it held 1 removed rows" in shown
+    assert "tokens/gm/sft: removed whole: it held 1 removed training rows" in shown
     assert "not found in the threads, kept out of later builds all the same: t1_zzz" in shown
     assert "  models/gm\n" in shown and "`llumi run tiny` trains again" in shown
     warnings = trained_on_forgotten(world.settings)

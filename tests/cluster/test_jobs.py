@@ -59,7 +59,7 @@ def test_a_stage_runs_as_a_job_with_its_log_here_and_its_exit_code_ours(job_clus
     assert f"{tmp_path}/out/threads" in shown.stdout
     assert "corpus: made in" in shown.stdout
     assert (tmp_path / "out" / "threads" / "manifest.json").is_file()
-    assert re.search(r"submitting llumi-corpus-\S+ to \S+ with 0\.\d MB of code", shown.stderr)
+    assert re.search(r"submitting llumi-corpus-\S+ to \S+ with \d\.\d MB of code", shown.stderr)
 
 
 def test_a_job_that_fails_ends_us_with_its_exit_code_and_its_one_line(job_cluster):

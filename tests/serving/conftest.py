@@ -1,6 +1,5 @@
 """A tiny model with a long context, and free ports."""
 
-import socket
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> ModelPaths:
     """GM and IM: the same random model."""
     folder = make(tmp_path_factory.mktemp("serving") / "model", positions=8192, endless=True)
     return ModelPaths(gm=str(folder), im=str(folder))
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def settings_for(port: int, tmp_path: Path, *overrides: str) -> Settings:

@@ -7,7 +7,7 @@ import pytest
 from configs.errors import PortInUse, UsageError
 from configs.serving import ServingSettings
 from serving.address import base_url, check_exposure, check_port, is_loopback
-from tests.serving.conftest import free_port
+from tests.ports import free_port
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.3.4.5", "localhost", "::1"])

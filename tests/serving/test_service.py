@@ -19,7 +19,8 @@ from configs.errors import EngineError, ModelNotFound, PortInUse, StageOrderErro
 from configs.settings import Settings
 from serving import service
 from serving.app import ModelPaths
-from tests.serving.conftest import free_port, settings_for
+from tests.ports import free_port
+from tests.serving.conftest import settings_for
 
 SECRET = "zebrafish"
 """A word that is sent in every request and must turn up nowhere."""
