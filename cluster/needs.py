@@ -39,10 +39,10 @@ def reading(settings: Settings) -> Need:
 
 
 def training(settings: Settings) -> Need:
-    """All training workers, which start together or not at all."""
+    """The fewest training workers, which start together or not at all."""
     part = settings.training
     each = {"CPU": part.cpus_per_worker, "GPU": part.gpus_per_worker}
-    return Need("training (training.workers)", part.workers, each, part.placement)
+    return Need("training (training.workers)", part.least_workers, each, part.placement)
 
 
 def serving(settings: Settings) -> tuple[Need, ...]:

@@ -168,7 +168,7 @@ def hush() -> None:
 
 def logical_cpus(settings: Settings) -> int:
     """CPUs that a Ray started here counts with."""
-    workers = math.ceil(settings.training.workers * settings.training.cpus_per_worker)
+    workers = math.ceil(settings.training.most_workers * settings.training.cpus_per_worker)
     return settings.cluster.cpus or max(machine_cpus(), workers + 1)
 
 

@@ -91,7 +91,7 @@ def explain(error: ValidationError, source: str) -> str:
     """One line that names each field that does not fit, and for an unknown key the known ones."""
     lines = []
     for item in error.errors(include_url=False):
-        names = [str(part) for part in item["loc"]]
+        names = [str(part) for part in item["loc"] if not str(part).startswith("<")]  # <...> tags a union's variant
         if item["type"] == "extra_forbidden":
             lines.append(f"unknown key {'.'.join(names)}; known here: {', '.join(known_keys(names[:-1]))}")
         else:

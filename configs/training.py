@@ -1,8 +1,8 @@
 """Settings of the base model and of training: SFT, DPO1 and DPO2 with DeepSpeed ZeRO and LoRA."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from configs.base import Section
 
@@ -85,11 +85,36 @@ class StageSettings(Section):
     """Steps between checkpoints; 0 = one at each epoch's end."""
 
 
+class WorkerRange(Section):
+    """Elastic training: as many workers as the cluster holds, between two numbers."""
+
+    min: int = Field(ge=1)
+    """Fewest workers; with fewer, training waits for nodes."""
+    max: int = Field(ge=1)
+    """Most workers; optimizer steps take ``micro_batch * accumulation * max`` rows whatever the number."""
+
+    @model_validator(mode="after")
+    def ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        return self
+
+
+def workers_tag(value: Any) -> str:
+    """Which kind of ``workers`` a value is meant to be; errors do not show it (configs.load)."""
+    return "<range>" if isinstance(value, dict | WorkerRange) else "<number>"
+
+
+Workers = Annotated[
+    Annotated[int, Field(ge=1), Tag("<number>")] | Annotated[WorkerRange, Tag("<range>")], Discriminator(workers_tag)
+]
+
+
 class TrainingSettings(Section):
     """How training runs: workers, memory, precision, fault tolerance, and the stages."""
 
-    workers: int = Field(2, ge=1)
-    """Training processes, one GPU (or share of CPU) each."""
+    workers: Workers = 2
+    """Training processes, one GPU (or share of CPU) each; {min, max} = as many as the cluster holds just then."""
     cpus_per_worker: float = Field(1, gt=0)
     """CPUs a worker asks of Ray."""
     gpus_per_worker: float = Field(0, ge=0)
@@ -124,3 +149,13 @@ class TrainingSettings(Section):
     """DPO on votes."""
     dpo2: StageSettings = StageSettings(learning_rate=5e-6)
     """DPO on ratings in five dimensions."""
+
+    @property
+    def most_workers(self) -> int:
+        """Workers that a step's rows are counted by: ``workers``, or its ``max``."""
+        return self.workers.max if isinstance(self.workers, WorkerRange) else self.workers
+
+    @property
+    def least_workers(self) -> int:
+        """Workers without which training does not start: ``workers``, or its ``min``."""
+        return self.workers.min if isinstance(self.workers, WorkerRange) else self.workers

@@ -21,7 +21,7 @@ from configs.settings import Settings
 from pipelines.layout import Layout
 from pipelines.manifest import Draft, Input, Manifest, fingerprints, key_of, writing
 from pipelines.training import curves, scratch
-from pipelines.training.build import NOT_IN_THE_RESULT
+from pipelines.training.build import in_the_result
 from pipelines.training.card import card
 from pipelines.training.fit import fit
 from pipelines.training.plan import Plan
@@ -40,7 +40,7 @@ def depends(settings: Settings) -> dict[str, Any]:
         "attention": settings.model.attention,
         "prompts": {name: templates.fingerprint(name) for name in (settings.prompts.gm, settings.prompts.im)},
         "own": settings.training.base.model_dump(mode="json"),
-        "training": settings.training.model_dump(mode="json", exclude={*NOT_IN_THE_RESULT, "lora"}),
+        "training": in_the_result(settings.training, "lora"),
         "seed": settings.seed,
     }
 

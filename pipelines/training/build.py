@@ -12,7 +12,7 @@ from typing import Any
 from configs.errors import StageOrderError
 from configs.load import to_yaml
 from configs.settings import Settings
-from configs.training import ModelName, StageName, StageSettings
+from configs.training import ModelName, StageName, StageSettings, TrainingSettings
 from pipelines.layout import Layout
 from pipelines.manifest import Draft, Input, Manifest, RowCount, fingerprints, key_of, require, writing
 from pipelines.training import curves, reference
@@ -41,8 +41,14 @@ def depends(settings: Settings, model: ModelName, stage: StageName) -> dict[str,
         "attention": settings.model.attention,
         "seed": settings.seed,
         "own": own.model_dump(mode="json"),
-        "training": settings.training.model_dump(mode="json", exclude=set(NOT_IN_THE_RESULT)),
+        "training": in_the_result(settings.training),
     }
+
+
+def in_the_result(training: TrainingSettings, *others: str) -> dict[str, Any]:
+    """The training settings that weights depend on; ``others`` do not matter besides."""
+    kept = training.model_dump(mode="json", exclude={*NOT_IN_THE_RESULT, *others})
+    return {**kept, "workers": training.most_workers}  # a step's rows; how many workers share them is no matter
 
 
 def build(

@@ -42,7 +42,7 @@ def fit(plan: Plan) -> dict[str, Any]:
 
     from pipelines.training.network import PinnedTorchConfig
 
-    logger.info("%s: training starts on %d workers", plan.name, plan.training.workers)
+    logger.info("%s: training starts on %d workers", plan.name, plan.training.most_workers)
     trainer = TorchTrainer(
         train_loop_per_worker,
         train_loop_config={"plan": plan, "started": time.time()},
@@ -96,8 +96,9 @@ def scaling(training: TrainingSettings) -> Any:
     resources: dict[str, float] = {"CPU": training.cpus_per_worker}
     if on_gpu:
         resources["GPU"] = training.gpus_per_worker
+    workers = training.workers
     return ScalingConfig(
-        num_workers=training.workers,
+        num_workers=workers if isinstance(workers, int) else (workers.min, workers.max),
         use_gpu=on_gpu,
         resources_per_worker=resources,
         placement_strategy=training.placement,

@@ -94,7 +94,10 @@ def score(tokens: Path, base: str, start: Path, settings: Settings) -> dict[tupl
         return {}
     scored = ray.data.from_items(work, override_num_blocks=len(work)).map(
         Referee,
-        compute=ray.data.ActorPoolStrategy(size=min(settings.training.workers, len(work))),
+        compute=ray.data.ActorPoolStrategy(
+            min_size=min(settings.training.least_workers, len(work)),
+            max_size=min(settings.training.most_workers, len(work)),
+        ),
         fn_constructor_args=(tokens, base, start, settings),
         num_cpus=settings.training.cpus_per_worker,
         num_gpus=settings.training.gpus_per_worker or None,

@@ -116,6 +116,29 @@ def test_every_misfit_is_named_at_once(tmp_path):
         load(path)
 
 
+def test_workers_are_a_number_or_a_range(tmp_path):
+    fixed, elastic = load("demo", ["training.workers=3"]).training, load("demo", ["training.workers={min: 2, max: 4}"])
+    assert (fixed.least_workers, fixed.most_workers) == (3, 3)
+    assert (elastic.training.least_workers, elastic.training.most_workers) == (2, 4)
+    path = tmp_path / "again.yaml"
+    path.write_text(to_yaml(elastic))
+    assert load(path) == elastic
+
+
+@pytest.mark.parametrize(
+    ("workers", "told"),
+    [
+        ("{min: 4, max: 2}", r"training\.workers: .*min 4 is above max 2"),
+        ("{mn: 1, max: 2}", r"unknown key training\.workers\.mn; known here: max, min"),
+        ("two", r"training\.workers: .*integer"),
+        ("0", r"training\.workers: .*greater than or equal to 1"),
+    ],
+)
+def test_workers_that_make_no_sense_are_refused(workers, told):
+    with pytest.raises(ConfigError, match=told):
+        load("demo", [f"training.workers={workers}"])
+
+
 def test_a_file_extends_another_beside_it_and_lists_replace(tmp_path):
     write(tmp_path, "below.yaml", output="o", corpus={"subreddits": ["a", "b"]}, training={"workers": 3})
     above = write(tmp_path, "above.yaml", extends="below.yaml", corpus={"subreddits": ["c"]})
