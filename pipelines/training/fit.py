@@ -3,17 +3,16 @@
 import json
 import logging
 import os
-import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 from configs.errors import TrainingError
 from configs.training import TrainingSettings
-from pipelines.training.loop import FAILURE, SUMMARY, train_loop_per_worker
+from pipelines.training.loop import FAILURE, SUMMARY, starts, train_loop_per_worker
 from pipelines.training.plan import Plan
 
 logger = logging.getLogger("llumi.training")
@@ -32,23 +31,29 @@ WORKER_ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMET
 def fit(plan: Plan) -> dict[str, Any]:
     """Train as the plan says, remove its checkpoints, and return the workers' summary.
 
-    Raises TrainingError where training cannot go on, or failed more often than ``max_failures``.
+    Raises NoSpace where storage has no room for its checkpoints, TrainingError where training cannot
+    go on, or failed more often than ``max_failures``.
     """
     on_gpu = plan.training.gpus_per_worker > 0
     for name, value in {**DRIVER_ENVIRONMENT, **({} if on_gpu else CPU_ENVIRONMENT)}.items():
         os.environ.setdefault(name, value)
     from ray.train import TrainingFailedError
-    from ray.train.torch import TorchTrainer
 
+    from pipelines.training import checkpoint, storage
+    from pipelines.training.elastic import ElasticTrainer
     from pipelines.training.network import PinnedTorchConfig
 
+    storage.check(plan)
+    checkpoint.check(plan)
+
     logger.info("%s: training starts on %d workers", plan.name, plan.training.most_workers)
-    trainer = TorchTrainer(
+    trainer = ElasticTrainer(
         train_loop_per_worker,
+        plan=plan,
         train_loop_config={"plan": plan, "started": time.time()},
-        scaling_config=scaling(plan.training),
+        scaling_config=scaling(plan.training, plan.selector),
         run_config=running(plan),
-        torch_config=PinnedTorchConfig(backend="nccl" if on_gpu else "gloo"),
+        torch_config=PinnedTorchConfig(backend="nccl" if on_gpu else "gloo", interface=plan.training.interface),
     )
     began = time.time()
     try:
@@ -62,7 +67,10 @@ def fit(plan: Plan) -> dict[str, Any]:
     summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     path.unlink()
     summary["seconds"]["total"] = round(time.time() - began, 2)
-    shutil.rmtree(plan.storage, ignore_errors=True)
+    summary["starts"] = starts(plan)
+    storage.clear(plan)
+    if summary["checkpoints_skipped"]:
+        logger.warning("%s: %d checkpoints were not stored", plan.name, summary["checkpoints_skipped"])
     logger.info("%s: %d steps, %.0f tokens/s", plan.name, summary["steps"], summary["tokens_per_second"])
     return summary
 
@@ -88,8 +96,8 @@ def beside(call: Callable[[], object]) -> None:
     done.result()
 
 
-def scaling(training: TrainingSettings) -> Any:
-    """Workers and what each asks of Ray."""
+def scaling(training: TrainingSettings, selector: Mapping[str, str]) -> Any:
+    """Workers, what each asks of Ray, and the labels of the nodes they may run on."""
     from ray.train import ScalingConfig
 
     on_gpu = training.gpus_per_worker > 0
@@ -102,12 +110,13 @@ def scaling(training: TrainingSettings) -> Any:
         use_gpu=on_gpu,
         resources_per_worker=resources,
         placement_strategy=training.placement,
+        label_selector=dict(selector) or None,
     )
 
 
 def running(plan: Plan) -> Any:
     """Name, storage, retries, and the workers' environment."""
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig
+    from ray.train import FailureConfig, RunConfig
 
     environment = dict(WORKER_ENVIRONMENT)
     if plan.training.gpus_per_worker == 0:
@@ -117,7 +126,6 @@ def running(plan: Plan) -> Any:
         name=storage.name,
         storage_path=str(storage.parent),
         failure_config=FailureConfig(max_failures=plan.training.max_failures),
-        checkpoint_config=CheckpointConfig(num_to_keep=plan.training.keep_checkpoints),
         worker_runtime_env={"env_vars": environment},
     )
 

@@ -1,10 +1,11 @@
 """What every training worker does, from its plan to the finished adapter.
 
 The driver imports this module too, to name the function to Ray, so what is heavy is
-imported inside.
+imported inside. Nothing in ``run`` needs Ray: any process group of torch's will do.
 """
 
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -19,6 +20,8 @@ FAILURE = "failure.json"
 """Left in the plan's output for an error that no retry can mend, so that Ray does not try."""
 SUMMARY = "summary.json"
 """Left there on success: seconds, steps and tokens, for the manifest."""
+STARTS = "starts.jsonl"
+"""Kept in storage: a line for each time that the workers began, with the step they began at."""
 
 
 def train_loop_per_worker(config: dict[str, Any]) -> None:
@@ -28,7 +31,7 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
     driver instead. Any other error goes to Ray, which retries.
     """
     plan: Plan = config["plan"]
-    scratch = Path(tempfile.mkdtemp(prefix="llumi-training-"))
+    scratch = scratch_folder(plan.name)
     try:
         run(plan, scratch, Clock(config["started"]))
     except TrainingError as error:
@@ -37,36 +40,89 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def scratch_folder(name: str) -> Path:
+    """This process's own empty folder on the node's disk; those of the run's killed processes are deleted."""
+    parent = Path(tempfile.gettempdir()) / f"llumi-training-{name}"
+    for left in parent.glob("[0-9]*"):
+        if not alive(int(left.name)):
+            shutil.rmtree(left, ignore_errors=True)
+    own = parent / str(os.getpid())
+    shutil.rmtree(own, ignore_errors=True)
+    own.mkdir(parents=True)
+    return own
+
+
+def alive(process: int) -> bool:
+    """Whether a process of that id runs on this node."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def run(plan: Plan, scratch: Path, clock: "Clock") -> None:
     """Load, train, evaluate, write; ``scratch`` is this worker's own folder."""
     clock.lap("start")
     with lean_imports():
         import torch
+        import torch.distributed as dist
 
-        from pipelines.training import artefacts, checkpoint, trainers, zero
+        from pipelines.training import artefacts, checkpoint, early, elastic, metrics, trainers, universal, zero
         from pipelines.training.rows import open_rows
         from pipelines.training.weights import load_tokenizer, trainable_model
 
         zero.join(on_gpu=plan.training.gpus_per_worker > 0)
     clock.lap("import")
-    arguments = trainers.arguments(plan, scratch)  # before the weights: ZeRO-3 shards them while they load
+    plan = elastic.fitted(plan, dist.get_world_size())
+    found = checkpoint.resume_point(plan)
+    convert = found is not None and universal.needed(found, dist.get_world_size())
+    resumed = None if found is None else universal.converted(found) if convert else found.folder
+    note_start(plan, found.marker.step if found else 0)
+    # Before the weights: ZeRO-3 shards them while they load.
+    arguments = trainers.arguments(plan, scratch, universal=convert)
     tokenizer = load_tokenizer(plan.base, plan.revision)
     rows = open_rows(plan)
     trainer = trainers.make_trainer(plan, arguments, trainable_model(plan), tokenizer, rows)
+    trainer.saving.skipped = found.marker.skipped if found else 0
     trainer.add_callback(trainers.OnFirstStep(lambda: clock.lap("first_step")))
     clock.lap("load")
-    resumed = checkpoint.resume_point(Path(plan.storage))
     trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     clock.lap("steps")
-    if "validation" in rows:
+    if "validation" in rows and not early.evaluated(trainer.state):
         trainer.evaluate()
     clock.lap("evaluate")
+    exported = early.restore_best(trainer, Path(plan.storage))
     artefacts.write(plan, trainer)
     clock.lap("save")
     tokens = int(trainer.accelerator.reduce(torch.tensor(trainer.tokens_here, device=trainer.args.device)))
+    peak = metrics.most_memory(trainer.accelerator)
     if trainer.is_world_process_zero():
-        done = summary(trainer, clock.seconds, tokens, checkpoint.step_of(resumed) if resumed else 0)
+        done = summary(trainer, clock.seconds, tokens, found.marker.step if found else 0)
+        done |= {"exported_step": exported, "memory_peak_gib": round(peak, 3)}
         (Path(plan.output) / SUMMARY).write_text(json.dumps(done), encoding="utf-8")
+
+
+def note_start(plan: Plan, step: int) -> None:
+    """Add a line to the run's record of starts; a storage that fails costs the record only."""
+    import torch.distributed as dist
+
+    if dist.get_rank() == 0:
+        line = json.dumps({"step": step, "workers": dist.get_world_size()})
+        try:
+            Path(plan.storage).mkdir(parents=True, exist_ok=True)
+            with (Path(plan.storage) / STARTS).open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError:
+            return
+
+
+def starts(plan: Plan) -> list[dict[str, int]]:
+    """The run's record of starts: ``step`` and ``workers`` of each, oldest first."""
+    path = Path(plan.storage) / STARTS
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
 def summary(trainer: Any, seconds: dict[str, float], tokens: int, resumed_at: int) -> dict[str, Any]:
@@ -76,6 +132,7 @@ def summary(trainer: Any, seconds: dict[str, float], tokens: int, resumed_at: in
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "steps": trainer.state.global_step,
         "resumed_at_step": resumed_at,
+        "checkpoints_skipped": trainer.saving.skipped,
         "tokens": tokens,
         "tokens_per_second": round(tokens / max(training, 1e-9), 1),
         "world_size": trainer.args.world_size,
