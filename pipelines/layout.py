@@ -87,6 +87,11 @@ class Layout:
         return self.root / "checkpoints"
 
     @property
+    def logs(self) -> Path:
+        """Training curves as trackers keep them: TensorBoard's event files, one folder a run."""
+        return self.root / "logs"
+
+    @property
     def evaluation(self) -> Path:
         """Figures and ``report.html``."""
         return self.root / "evaluation"

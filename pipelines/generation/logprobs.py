@@ -55,12 +55,16 @@ def logps_of_many(model: Any, rows: Sequence[Row], most_tokens: int) -> list[flo
     Rows of one prompt come into one batch, where the prompt is run once. The batches depend on the
     rows alone, not on their order. A row that is longer than ``most_tokens`` makes a batch of its own.
     """
-    distinct = {(tuple(prompt), tuple(completion)) for prompt, completion in rows}
-    ordered = sorted(distinct, key=lambda row: (-len(row[0]), row[0], -len(row[1]), row[1]))
     found: dict[Row, float] = {}
-    for batch in batches(ordered, most_tokens):
+    for batch in passes(rows, most_tokens):
         found.update(zip(batch, completion_logps(model, batch), strict=True))
     return [found[tuple(prompt), tuple(completion)] for prompt, completion in rows]
+
+
+def passes(rows: Sequence[Row], most_tokens: int) -> Iterator[list[Row]]:
+    """The batches that ``logps_of_many`` runs, in its order; each distinct row, as tuples, is in one."""
+    distinct = {(tuple(prompt), tuple(completion)) for prompt, completion in rows}
+    return batches(sorted(distinct, key=lambda row: (-len(row[0]), row[0], -len(row[1]), row[1])), most_tokens)
 
 
 def batches(rows: Sequence[Row], most_tokens: int) -> Iterator[list[Row]]:

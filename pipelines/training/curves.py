@@ -1,7 +1,9 @@
 """Training curves: the trainer's log as plain points, ``[{"step": 10, "loss": 2.1, ...}, ...]``.
 
 Names are TRL's: ``loss``, ``learning_rate``, ``grad_norm``, for DPO ``rewards/accuracies``,
-``rewards/margins`` and others; figures on the validation split begin with ``eval_``.
+``rewards/margins`` and others; figures on the validation split begin with ``eval_``. Beside
+them stand ours: ``kl`` (nats a token, metrics.py says how estimated), ``beta`` where it changes,
+``tokens_per_second_per_worker``, ``mfu`` where the device's peak is known, ``memory_peak_gib``.
 """
 
 import json
@@ -21,11 +23,12 @@ def points(history: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]:
     ]
 
 
-def last_values(curve: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """The last value of each curve."""
+def last_values(curve: Iterable[Mapping[str, float]], until: int | None = None) -> dict[str, float]:
+    """The last value of each curve, no later than the step ``until``, whose weights were kept."""
     last: dict[str, float] = {}
     for point in curve:
-        last.update(point)
+        if until is None or point.get("step", 0) <= until:
+            last.update(point)
     return last
 
 

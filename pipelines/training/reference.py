@@ -23,6 +23,7 @@ from configs.errors import StageOrderError, TrainingError
 from configs.load import to_yaml
 from configs.settings import Settings
 from configs.training import ModelName, StageName
+from pipelines import pools
 from pipelines.manifest import Draft, Input, Manifest, fingerprints, read, require, writing
 from pipelines.training.tokens import PAIR_KEYS, REFERENCE_COLUMNS, SPLITS
 from pipelines.training.weights import base_name, weights_hash
@@ -31,6 +32,7 @@ logger = logging.getLogger("llumi.reference")
 
 REFERENCE = pa.schema([*((key, pa.string()) for key in PAIR_KEYS), *((c, pa.float32()) for c in REFERENCE_COLUMNS)])
 """One row beside each tokenised pair, in files of the same names: sums over a reply's tokens, in nats."""
+SIDES = ("prompt", "chosen", "rejected")
 PAIRS = 256
 """Most pairs that an actor is given at once."""
 MOST_TOKENS = 16_384
@@ -53,6 +55,7 @@ def depends(settings: Settings, model: ModelName, stage: StageName) -> dict[str,
         "revision": settings.model.revision,
         "attention": settings.model.attention,
         "bf16": settings.training.bf16,
+        "four_bit": settings.training.mode == "qlora",
     }
 
 
@@ -101,6 +104,7 @@ def score(tokens: Path, base: str, start: Path, settings: Settings) -> dict[tupl
         fn_constructor_args=(tokens, base, start, settings),
         num_cpus=settings.training.cpus_per_worker,
         num_gpus=settings.training.gpus_per_worker or None,
+        label_selector=pools.selector(settings, "training"),
     )
     pieces: dict[tuple[str, str], list[tuple[int, int, np.ndarray]]] = {}
     for row in scored.take_all():
@@ -139,11 +143,37 @@ class Referee:
         from pipelines.generation.logprobs import logps_of_many
 
         file = pq.ParquetFile(self.tokens / item["split"] / item["file"])
-        rows = file.read_row_group(item["group"], ["prompt_ids", "chosen_ids", "rejected_ids"])
+        rows = file.read_row_group(item["group"], [f"{name}_ids" for name in SIDES])
         prompts, chosen, rejected = (column.to_pylist() for column in rows.slice(item["start"], item["rows"]))
         with self.policies.under("reference") as model:
             logps = logps_of_many(model, list(zip(prompts * 2, chosen + rejected, strict=True)), MOST_TOKENS)
         return {**item, "chosen": logps[: len(prompts)], "rejected": logps[len(prompts) :]}
+
+
+def scored_again(tokens: Path, scored: Path, model: Any) -> list[float]:
+    """Margins in nats of the first pairs under ``model`` and the stored reference: log-ratio chosen less rejected.
+
+    The model runs the very batches that gave the stored numbers, so that where it is the
+    reference all are 0 in any precision; as many batches as it takes to hold a whole pair.
+    """
+    from pipelines.generation.logprobs import completion_logps, passes
+
+    item = next(items(tokens))
+    where = Path(item["split"]) / item["file"]
+    rows = pq.ParquetFile(tokens / where).read_row_group(item["group"], [f"{name}_ids" for name in SIDES])
+    prompts, chosen, rejected = (column.to_pylist() for column in rows.slice(0, item["rows"]))
+    stored = pq.read_table(scored / where, columns=list(REFERENCE_COLUMNS)).slice(0, item["rows"]).to_pylist()
+    found: dict[Any, float] = {}
+    for batch in passes(list(zip(prompts * 2, chosen + rejected, strict=True)), MOST_TOKENS):
+        found.update(zip(batch, completion_logps(model, batch), strict=True))
+        margins = [
+            found[good] - row["ref_chosen_logps"] - (found[bad] - row["ref_rejected_logps"])
+            for prompt, reply, other, row in zip(prompts, chosen, rejected, stored, strict=True)
+            if (good := (tuple(prompt), tuple(reply))) in found and (bad := (tuple(prompt), tuple(other))) in found
+        ]
+        if margins:
+            break
+    return margins
 
 
 def write(file: Path, target: Path, found: Mapping[tuple[str, str], np.ndarray]) -> int:

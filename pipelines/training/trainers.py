@@ -6,65 +6,29 @@ model than it started from, and on the CPU the language-model head is computed f
 tokens only, as TRL does on GPUs.
 """
 
-import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import trl.trainer.utils
 from datasets import Dataset
-from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from trl import DPOConfig, SFTConfig, SFTTrainer
 
-from configs.errors import TrainingError
-from pipelines.training.checkpoint import ReportCheckpoints
+from pipelines.training import batching, reference
+from pipelines.training.checkpoint import SaveCheckpoints
+from pipelines.training.dpo import DpoTrainer
+from pipelines.training.early import GOALS, EvaluateAndStop
+from pipelines.training.metrics import Meter, flops_per_token, mean_context, peak_of
+from pipelines.training.objectives import Objective
 from pipelines.training.plan import Plan, Task
-from pipelines.training.sampling import LengthGrouped
-from pipelines.training.tokens import REFERENCE_COLUMNS
+from pipelines.training.token_rows import ROW, TokenRows
+from pipelines.training.tracking import Track, sinks_of
+from pipelines.training.watch import Watch
 from pipelines.training.zero import deepspeed_config
-
-LN2 = math.log(2)
-TOLERANCE = 1e-3
-"""How far the first DPO loss may lie from ln 2."""
-BF16_NATS = 1.0
-"""How far in bfloat16 the mean margin of a first micro-batch may lie from 0 besides, in nats.
-
-There the reference, computed in other batches, is rounded otherwise than the policy. A reply's
-log-probability was seen to differ by 0.02 nats (4 layers, 40 tokens, on the CPU) and should differ
-by more as layers and tokens do, with their root: by some tenths for 7B. A wrong adapter is off by
-many nats.
-"""
-REFERENCE_ADAPTER = "ref"
-"""What TRL calls the copy that it makes."""
-
-
-class TokenRows:
-    """What both trainers do alike."""
-
-    args: TrainingArguments
-    train_dataset: Dataset
-
-    order: LengthGrouped | None = None
-    tokens_here = 0
-    """Tokens that this worker has trained on since it started, padding not counted."""
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
-        step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        self.order = LengthGrouped(self.train_dataset["length"], step, self.args.seed)
-        return self.order
-
-    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-        self.tokens_here += int(inputs["attention_mask"].sum())
-        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
-        return loss
-
-    def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
-        return dataset
-
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """TRL would write one into every checkpoint; ours is written once, beside the adapter."""
 
 
 class SftTrainer(TokenRows, SFTTrainer):
@@ -81,49 +45,6 @@ class LmTrainer(SftTrainer):
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
         return Trainer.compute_loss(self, *args, **kwargs)
-
-
-class DpoTrainer(TokenRows, DPOTrainer):
-    """TRL's DPO on ``prompt_ids``, ``chosen_ids``, ``rejected_ids`` and the reference's log-probabilities of both."""
-
-    def __init__(self, *, train_dataset: Dataset, eval_dataset: Dataset | None = None, **rest: Any):
-        for rows in (train_dataset, eval_dataset):
-            if rows is not None and not {*REFERENCE_COLUMNS} <= {*rows.column_names}:
-                raise TrainingError(
-                    f"DPO's rows have no {' and '.join(REFERENCE_COLUMNS)}: run the stage's reference first"
-                )
-        super().__init__(train_dataset=train_dataset, eval_dataset=eval_dataset, **rest)
-        # Told so in its arguments, TRL would hash all weights and compute the columns again.
-        self.precompute_ref_logps = True
-        if REFERENCE_ADAPTER in self.model.peft_config:  # TRL's frozen copy of an adapter that training continues
-            self.model.delete_adapter(REFERENCE_ADAPTER)
-
-    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Keep the reference in float32: under DeepSpeed, transformers would round -501 to bfloat16's -500."""
-        exact = {name: inputs[name].to(self.args.device) for name in REFERENCE_COLUMNS}
-        prepared: dict[str, Any] = super()._prepare_inputs(inputs)
-        return {**prepared, **exact}
-
-    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-        result = super().compute_loss(*args, **kwargs)
-        if self.state.global_step == 0 and self.model.training:
-            self.check_reference(result[0] if isinstance(result, tuple) else result)
-        return result
-
-    def check_reference(self, loss: torch.Tensor) -> None:
-        """Before any step, policy and reference are one model, so every pair's loss is ln 2.
-
-        All workers learn of the largest deviation and raise together: one that raised alone
-        would leave the others waiting for it. Raises TrainingError with both numbers.
-        """
-        losses = self.accelerator.gather(loss.detach().float().reshape(1))
-        worst = max(losses.tolist(), key=lambda value: abs(value - LN2) if math.isfinite(value) else math.inf)
-        rounding = self.beta / 2 * BF16_NATS if self.args.bf16 else 0.0  # the loss's slope in the margin is beta / 2
-        if not abs(worst - LN2) <= TOLERANCE + rounding:
-            raise TrainingError(
-                f"the first DPO loss is {worst:.6f} and must be ln 2 = {LN2:.6f}: the reference is not the model that "
-                "training started from; check the adapter this stage continues and the base it was trained on"
-            )
 
 
 class KeepOrder(TrainerCallback):
@@ -153,19 +74,11 @@ class OnFirstStep(TrainerCallback):
             self.call = None
 
 
-class StopOnBadLoss(TrainerCallback):
-    """Stops training that has diverged; the logged loss is the mean over workers, so all stop."""
+def arguments(plan: Plan, folder: Path, *, universal: bool = False) -> SFTConfig | DPOConfig:
+    """Our settings as TRL's; ``folder`` is this worker's own scratch folder for checkpoints.
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
-    ) -> None:
-        loss = logs.get("loss")
-        if loss is not None and not math.isfinite(float(loss)):
-            raise TrainingError(f"the loss is {loss} at step {state.global_step}: lower the stage's learning_rate")
-
-
-def arguments(plan: Plan, folder: Path) -> SFTConfig | DPOConfig:
-    """Our settings as TRL's; ``folder`` is this worker's own scratch folder for checkpoints."""
+    ``universal``: training resumes from a checkpoint that universal.py converted.
+    """
     stage, training = plan.stage, plan.training
     on_gpu = training.gpus_per_worker > 0
     common: dict[str, Any] = {
@@ -177,29 +90,37 @@ def arguments(plan: Plan, folder: Path) -> SFTConfig | DPOConfig:
         "max_steps": stage.max_steps or -1,
         "learning_rate": stage.learning_rate,
         "lr_scheduler_type": stage.schedule,
+        "lr_scheduler_kwargs": dict(stage.schedule_options) or None,
         "warmup_steps": min(stage.warmup_share, 0.999),
         "weight_decay": stage.weight_decay,
         "max_grad_norm": training.grad_norm,
         "bf16": training.bf16,
         "use_cpu": not on_gpu,
         "gradient_checkpointing": training.gradient_checkpointing,
-        "deepspeed": deepspeed_config(training),
+        "deepspeed": {**deepspeed_config(training), "checkpoint": {"load_universal": universal}},
         "logging_steps": training.log_every,
         "logging_first_step": True,
         "logging_nan_inf_filter": False,
         "save_strategy": "no",  # checkpoint.py says when
-        "eval_strategy": "no",  # loop.py evaluates once, at the end
-        "report_to": "none",
+        "eval_strategy": "no",  # early.py says when, loop.py evaluates at the end
+        "report_to": "none",  # tracking.py reports
         "disable_tqdm": True,
-        "dataloader_num_workers": 2 if on_gpu else 0,
+        "dataloader_num_workers": 2 if on_gpu and training.ingest == "memory_map" else 0,
         "dataloader_pin_memory": on_gpu,
         "seed": plan.seed,
         "data_seed": plan.seed,
         "max_length": None,  # tokens.py dropped what is too long
     }
     if plan.task == "dpo":
-        return DPOConfig(**common, beta=stage.beta)
-    return SFTConfig(**common, dataset_kwargs={"skip_prepare_dataset": True})
+        return DPOConfig(**common, **objective_of(plan).arguments())
+    end_to_end = batching.without_padding(training)
+    return SFTConfig(**common, padding_free=end_to_end, dataset_kwargs={"skip_prepare_dataset": True})
+
+
+def objective_of(plan: Plan) -> Objective:
+    """What a DPO run minimises."""
+    given = plan.stage.label_smoothing
+    return Objective(plan.stage, plan.label_noise or 0.0 if given == "auto" else float(given), plan.mean_margin)
 
 
 def score_labels_only_on_the_cpu() -> None:
@@ -221,10 +142,32 @@ def make_trainer(plan: Plan, args: SFTConfig | DPOConfig, model: Any, tokenizer:
     trainer = KINDS[plan.task](
         model=model,
         args=args,
-        train_dataset=rows["train"],
+        train_dataset=with_positions(rows["train"]),
         eval_dataset=rows.get("validation"),
         processing_class=tokenizer,
-        callbacks=[ReportCheckpoints(Path(plan.storage), plan.stage.save_every), StopOnBadLoss()],
     )
-    trainer.add_callback(KeepOrder(trainer))
+    trainer.take(plan)
+    trainer.meter = meter(plan, trainer.model, rows["train"])
+    if plan.task == "dpo":
+        trainer.pursue(objective_of(plan))
+        if plan.reference is not None:
+            trainer.scored_again = partial(reference.scored_again, Path(plan.tokens), Path(plan.reference))
+    trainer.saving, trainer.watch = SaveCheckpoints(plan), Watch(plan, rows["train"], trainer)
+    for callback in (trainer.saving, trainer.watch, KeepOrder(trainer), Track(sinks_of(plan))):
+        trainer.add_callback(callback)
+    if plan.stage.evaluate_every and "validation" in rows:
+        trainer.add_callback(EvaluateAndStop(plan.stage, GOALS[plan.task]))
     return trainer
+
+
+def with_positions(rows: Dataset) -> Dataset:
+    """The rows with a column of their positions, by which a batch can be traced to its rows' ids."""
+    if ROW in rows.column_names or not isinstance(rows, Dataset):
+        return rows
+    return rows.add_column(ROW, np.arange(len(rows)))
+
+
+def meter(plan: Plan, model: Any, rows: Dataset) -> Meter:
+    """What measures this worker's rates; the device's peak is that of bfloat16."""
+    device = torch.cuda.get_device_name() if plan.training.gpus_per_worker and plan.training.bf16 else None
+    return Meter(flops_per_token(model, mean_context(torch.tensor(rows["length"]))), peak_of(device))
