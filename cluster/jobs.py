@@ -102,7 +102,7 @@ def rooms(client: "JobSubmissionClient", settings: Settings) -> list[needs.Room]
             raise ClusterError(f"the cluster at {address} does not list its nodes") from error
         if nodes or time.monotonic() > deadline:
             count = None if settings.cluster.autoscaling else 1
-            return [needs.Room(node.resources_total, count) for node in nodes]
+            return [needs.Room(node.resources_total, count, labels=node.labels) for node in nodes]
         time.sleep(POLL_S)
 
 

@@ -91,7 +91,7 @@ class Runner:
     def asks(self, plan: Sequence[Stage]) -> list[needs.Need]:
         """What the plan asks of the cluster at once, so that it is refused before its first stage."""
         kinds = {stage.needs for stage in plan if not stage.unless()}
-        known = {"dumps": needs.reading, "training": needs.training}
+        known = {"data": needs.data, "dumps": needs.reading, "training": needs.training}
         return [need(self.settings) for kind, need in known.items() if kind in kinds]
 
 

@@ -14,9 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster.failures import chain
 from cluster.needs import GB, Need, Room, check
 from configs.errors import ClusterError
 from configs.settings import Settings
+from pipelines import pools
 from pipelines.manifest import PACKAGES
 
 ENVIRONMENT = {
@@ -38,7 +40,8 @@ QUOTA = Path("/sys/fs/cgroup/cpu.max")
 def connect(settings: Settings, needs: Sequence[Need] = (), *, debug: bool = False) -> None:
     """Have Ray initialised and large enough for ``needs``; does nothing where it is initialised already.
 
-    Raises ClusterError where the address does not answer or the cluster can never hold a need.
+    Raises ClusterError where the address does not answer, refuses our token, or the cluster can
+    never hold a need.
     """
     prepare_environment()
     import ray
@@ -50,6 +53,7 @@ def connect(settings: Settings, needs: Sequence[Need] = (), *, debug: bool = Fal
         else:
             join(address, debug=debug)
     tune_data()
+    pools.use_for_data(settings)
     if not debug:
         hush()
     check(needs, rooms(settings))
@@ -85,16 +89,20 @@ def start(settings: Settings, *, debug: bool) -> None:
 def join(address: str, *, debug: bool) -> None:
     """Join the running cluster at ``address``: ``auto``, ``host:6379``, or what a job finds in RAY_ADDRESS."""
     import ray
+    from ray.exceptions import AuthenticationError
 
     if address.startswith("ray://"):
         raise ClusterError(f"cluster.address {address}: Ray Client is not supported; use `llumi submit` instead")
     reachable(address)
+    admitted(address)
     given = options(debug)
     if not in_job():  # a job's workers import from its working_dir; here the code has to go along
         given["runtime_env"]["py_modules"] = [str(source_root() / package) for package in PACKAGES]
     try:
         ray.init(address=address, **given)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as error:
+        if any(isinstance(cause, AuthenticationError) for cause in chain(error)):
+            raise refused(address) from error
         if debug:
             raise
         raise ClusterError(
@@ -114,6 +122,31 @@ def reachable(address: str) -> None:
         raise ClusterError(
             f"cluster at {address} does not answer: {reason}; start Ray there or unset cluster.address"
         ) from None
+
+
+def admitted(address: str) -> None:
+    """Raises ClusterError at once where the cluster wants another token; Ray itself tries for 20 s."""
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    from ray.exceptions import AuthenticationError, RpcError
+
+    if ":" not in address:
+        return
+    try:
+        GcsClient(address=address)
+    except AuthenticationError as error:
+        raise refused(address) from error
+    except RpcError:  # no Ray at all, which joining tells better
+        return
+
+
+def refused(address: str) -> ClusterError:
+    """What to do where the cluster does not take our token."""
+    mode = os.environ.get("RAY_AUTH_MODE", "not set")
+    given = next((name for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH") if os.environ.get(name)), "no token")
+    return ClusterError(
+        f"cluster at {address} refuses us: RAY_AUTH_MODE is {mode} here, with {given}; set RAY_AUTH_MODE=token and "
+        "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to what the cluster's nodes were started with"
+    )
 
 
 def options(debug: bool) -> dict[str, Any]:
@@ -193,21 +226,23 @@ def rooms(settings: Settings) -> list[Room]:
     grown = autoscaled()
     if grown:
         return grown
-    alive = [Room(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    alive = [Room(node["Resources"], labels=node["Labels"]) for node in ray.nodes() if node["Alive"]]
     if settings.cluster.autoscaling:
-        return [*alive, *(Room(room.resources, None) for room in alive)]
+        return [*alive, *(Room(room.resources, None, labels=room.labels) for room in alive)]
     return alive
 
 
 def autoscaled() -> list[Room]:
     """The autoscaler's groups of nodes, empty where none told Ray about itself.
 
-    Ray has no public call for this; its own Data and Train read the same state.
+    Ray has no public call for this; its own Data and Train read the same state, which says nothing
+    of the groups' labels.
     """
     import ray
 
     config = ray._private.state.state.get_cluster_config()
     groups = config.node_group_configs if config is not None else ()
     return [
-        Room(dict(group.resources), None if group.max_count < 0 else group.max_count, group.name) for group in groups
+        Room(dict(group.resources), None if group.max_count < 0 else group.max_count, group.name, labels=None)
+        for group in groups
     ]

@@ -1,8 +1,47 @@
-"""Settings of the Ray cluster, of jobs on it, and of evaluation."""
+"""Settings of the Ray cluster, of its pools of nodes, of jobs on it, and of evaluation."""
 
-from pydantic import Field
+from typing import Literal
+
+from pydantic import Field, field_validator
 
 from configs.base import Section
+
+Pool = Literal["data", "training", "serving"]
+RESERVED = "ray-subcluster"
+
+
+class PoolSettings(Section):
+    """Which nodes do what, told apart by the value of one node label; a pool without a value takes any node."""
+
+    label: str = Field("llumi/pool", min_length=1)
+    """Name of the label, as in ``ray start --labels llumi/pool=train`` and in KubeRay's ``labels`` of a group."""
+    data: str | None = None
+    """Label's value on nodes for reading, cleaning, pairs, tokens, merging and what else asks for no GPU."""
+    training: str | None = None
+    """Label's value on nodes for training, and for what scores or writes text as one of its workers would."""
+    serving: str | None = None
+    """Label's value on nodes for the replicas of GM, IM and ingress."""
+
+    @field_validator("label")
+    @classmethod
+    def ours(cls, value: str) -> str:
+        """Ray Data keeps its own accounts by ``ray-subcluster``, and Ray Train then sees none of those nodes."""
+        if value == RESERVED:
+            raise ValueError(f"{RESERVED} is Ray's own; take another label")
+        return value
+
+    @field_validator("data", "training", "serving")
+    @classmethod
+    def plain(cls, value: str | None) -> str | None:
+        """One value, none of Ray's expressions such as ``in(a, b)``, which needs could not be counted by."""
+        if value is not None and not all(c.isalnum() or c in "-_." for c in value):
+            raise ValueError("a label's value is made of letters, digits, - _ and .")
+        return value or None
+
+    def selector(self, pool: Pool) -> dict[str, str]:
+        """The labels that a node of the pool has; none where any node will do."""
+        value = getattr(self, pool)
+        return {} if value is None else {self.label: value}
 
 
 class ClusterSettings(Section):
@@ -18,6 +57,8 @@ class ClusterSettings(Section):
     """Start the dashboard with a Ray that is started here."""
     autoscaling: bool = False
     """The cluster adds nodes on demand: what today's nodes cannot hold is not refused for their number."""
+    pools: PoolSettings = PoolSettings()
+    """Which nodes data, training and serving run on."""
     jobs_address: str = "http://127.0.0.1:8265"
     """Dashboard address that ``llumi submit`` sends jobs to."""
     max_upload_mb: float = Field(100, gt=0)

@@ -6,6 +6,7 @@ args: {models: {gm: /path, im: /path}, prompts: {...}, generation: {...}, servin
 
 from typing import Any
 
+from pydantic import Field
 from ray.serve import Application, Deployment
 
 from configs.base import Section
@@ -39,32 +40,42 @@ class AppArgs(Section):
     """Sampling."""
     serving: ServingSettings = ServingSettings()
     """Replicas and limits; host and port are Serve's and not read here."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Labels of the nodes that replicas may run on; empty = any node."""
 
 
 def args_of(settings: Settings, models: ModelPaths) -> AppArgs:
     """The application's arguments under one configuration."""
-    return AppArgs(models=models, prompts=settings.prompts, generation=settings.generation, serving=settings.serving)
+    return AppArgs(
+        models=models,
+        prompts=settings.prompts,
+        generation=settings.generation,
+        serving=settings.serving,
+        labels=settings.cluster.pools.selector("serving"),
+    )
 
 
 def build(args: AppArgs) -> Application:
     """Ingress, gm and im, bound to each other."""
     gm, im = bound_model("gm", args), bound_model("im", args)
-    ingress = sized(Ingress, "ingress", args.serving.ingress, args.serving.drain_s)
+    ingress = sized(Ingress, "ingress", args.serving.ingress, args)
     return ingress.bind(gm, im, args.prompts, args.serving)
 
 
 def bound_model(name: ModelName, args: AppArgs) -> Application:
     """One model's deployment."""
     settings: DeploymentSettings = getattr(args.serving, name)
-    deployment = sized(ModelDeployment, name, settings, args.serving.drain_s)
+    deployment = sized(ModelDeployment, name, settings, args)
     return deployment.bind(getattr(args.models, name), args.serving.engine, args.generation, settings.gpus > 0)
 
 
-def sized(deployment: Deployment, name: str, settings: DeploymentSettings, drain_s: float) -> Deployment:
-    """The deployment with the replicas and queues that the configuration asks for."""
+def sized(deployment: Deployment, name: str, settings: DeploymentSettings, args: AppArgs) -> Deployment:
+    """The deployment with the replicas, queues and nodes that the configuration asks for."""
     options: dict[str, Any] = {"num_cpus": settings.cpus}
     if settings.gpus:
         options["num_gpus"] = settings.gpus
+    if args.labels:
+        options["label_selector"] = args.labels
     return deployment.options(
         name=name,
         ray_actor_options=options,
@@ -77,5 +88,5 @@ def sized(deployment: Deployment, name: str, settings: DeploymentSettings, drain
         },
         max_ongoing_requests=settings.max_ongoing_requests,
         max_queued_requests=settings.max_queued_requests,
-        graceful_shutdown_timeout_s=drain_s,
+        graceful_shutdown_timeout_s=args.serving.drain_s,
     )

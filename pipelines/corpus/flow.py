@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 import ray.data
 
 from configs.corpus import CorpusSettings
+from pipelines import pools
 from pipelines.corpus import duplicates, sources
 from pipelines.corpus.cleaning import clean, is_kind
 from pipelines.corpus.exchange import gather, grouped, paths, scatter, sizes_of
@@ -123,7 +124,7 @@ def each(groups: Sequence[range], largest: int, step: Callable[[range], pa.Table
 
 def within_a_node(wanted: float) -> float:
     """So many bytes of logical memory, and no more than the largest node can give."""
-    nodes = [node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]]
+    nodes = [node["Resources"].get("memory", 0) for node in pools.data_nodes()]
     return min(wanted, 0.8 * max(nodes, default=math.inf))
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from configs.errors import DataError
 from configs.settings import Settings
+from pipelines import pools
 from pipelines.generation.engine import Sampling
 from pipelines.training.encode import encode_prompt
 from pipelines.training.weights import base_name, load_tokenizer
@@ -76,6 +77,7 @@ def run(batches: list[pa.Table], base: str, adapter: Path | None, settings: Sett
         fn_constructor_args=(base_name(base), adapter, settings),
         num_cpus=settings.training.cpus_per_worker,
         num_gpus=settings.training.gpus_per_worker or None,
+        label_selector=pools.selector(settings, "training"),
     )
     return pa.concat_tables([table for table in ray.get(answers.to_arrow_refs()) if len(table)])
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from configs.settings import Settings
+from pipelines import pools
 from pipelines.generation.batch import ENCODED, RESULT, Writer, cut, encoded
 from pipelines.training.weights import base_name
 
@@ -55,6 +56,7 @@ def run(batches: list[pa.Table], base: str, adapters: Mapping[str, Path | None],
         fn_constructor_args=(base_name(base), dict(adapters), settings),
         num_cpus=settings.training.cpus_per_worker,
         num_gpus=settings.training.gpus_per_worker or None,
+        label_selector=pools.selector(settings, "training"),
     )
     return pa.concat_tables([table for table in ray.get(answers.to_arrow_refs()) if len(table)])
 

@@ -23,7 +23,7 @@ from configs.errors import DataError
 from configs.load import to_yaml
 from configs.retrieval import EmbedderSettings, RetrievalSettings
 from configs.settings import Settings
-from pipelines import manifest
+from pipelines import manifest, pools
 from pipelines.card import card_of
 from pipelines.corpus.failures import plain_errors
 from pipelines.corpus.notes import Account, collect, record_rows
@@ -68,7 +68,8 @@ def build(settings: Settings, inputs: Mapping[str, Input], output: Path) -> Mani
     ) as draft:
         folder = draft.path.resolve()
         with plain_errors():
-            account = write_index(threads, part, folder, lender(output, part.embedder))
+            labels = pools.selector(settings, "training")
+            account = write_index(threads, part, folder, lender(output, part.embedder), labels)
             search = describe(part, folder, account)
             if part.examples:
                 account |= find_examples(threads, part, folder)
@@ -92,18 +93,27 @@ def files_of(threads: Path) -> list[str]:
     return sorted(str(file) for file in threads.resolve().glob("*.parquet"))
 
 
-def write_index(threads: Path, settings: RetrievalSettings, folder: Path, earlier: Path | None) -> Account:
-    """Write the tables of the index below ``folder``; accounts for every post, reply and vector."""
+def write_index(
+    threads: Path,
+    settings: RetrievalSettings,
+    folder: Path,
+    earlier: Path | None,
+    labels: dict[str, str] | None = None,
+) -> Account:
+    """Write the tables of the index below ``folder``; accounts for every post, reply and vector.
+
+    ``labels`` are those of the nodes that may have GPUs to embed with.
+    """
     files = files_of(threads)
     rows = (
         ray.data.read_parquet(files, override_num_blocks=len(files), partitioning=None)
         .map_batches(partial(posts, settings=settings), batch_format="pyarrow", batch_size=None)
         .map_batches(
             Embedding,
-            fn_constructor_args=(settings.embedder, earlier, gpus(settings) > 0),
+            fn_constructor_args=(settings.embedder, earlier, gpus(settings, labels) > 0),
             batch_format="pyarrow",
             batch_size=POSTS_AT_ONCE,
-            **actors(settings),
+            **actors(settings, labels),
         )
     )
     return stored(rows.iter_batches(batch_size=None, batch_format="pyarrow"), folder / INDEX)

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from configs.retrieval import LEXICAL, EmbedderSettings, RetrievalSettings
+from pipelines import pools
 from pipelines.corpus.notes import Notes
 from pipelines.retrieval import embed, store
 from pipelines.retrieval.embed import Vectors
@@ -59,19 +60,18 @@ class Embedding:
         return found
 
 
-def actors(settings: RetrievalSettings) -> dict[str, Any]:
-    """How Ray Data is asked for the pool."""
+def actors(settings: RetrievalSettings, labels: dict[str, str] | None = None) -> dict[str, Any]:
+    """How Ray Data is asked for the pool of actors; ``labels`` are those of nodes with GPUs."""
     import ray.data
 
     pool = ray.data.ActorPoolStrategy(size=settings.actors)
-    return {"compute": pool, "num_cpus": 1, "num_gpus": gpus(settings) or None}
+    share = gpus(settings, labels)
+    return {"compute": pool, "num_cpus": 1, "num_gpus": share or None, "label_selector": labels if share else None}
 
 
-def gpus(settings: RetrievalSettings) -> float:
-    """GPUs an embedding actor asks for."""
-    import ray
-
+def gpus(settings: RetrievalSettings, labels: dict[str, str] | None = None) -> float:
+    """GPUs an embedding actor asks for, where nodes with these labels have some."""
     if settings.gpus_per_actor is not None:
         return settings.gpus_per_actor
     is_model = settings.embedder.model != LEXICAL
-    return 1.0 if is_model and ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
+    return 1.0 if is_model and pools.gpus(labels) >= 1 else 0.0

@@ -42,7 +42,7 @@ def room(group: dict[str, Any]) -> Room:
     asked = group["template"]["spec"]["containers"][0]["resources"]["requests"]
     memory = int(asked["memory"].removesuffix("Gi")) * 2**30
     resources = {"CPU": float(asked["cpu"]), "GPU": float(asked.get("nvidia.com/gpu", 0)), "memory": float(memory)}
-    return Room(resources, group["maxReplicas"], group["groupName"])
+    return Room(resources, group["maxReplicas"], group["groupName"], group["labels"])
 
 
 def unknown_keys(value: Any, schema: type[BaseModel], path: str = "") -> list[str]:
@@ -113,6 +113,9 @@ def test_the_head_runs_no_tasks_and_each_group_names_its_pool(document):
     assert groups(document)[0]["rayStartParams"]["num-cpus"] == "0"
     pools = [group["labels"]["llumi/pool"] for group in groups(document)]
     assert pools in (["head", "data", "train"], ["head", "serve"])
+    selected = load("production").cluster.pools
+    assert selected.label == "llumi/pool"
+    assert set(pools[1:]) <= {selected.data, selected.training, selected.serving}
 
 
 def test_the_cluster_is_closed_and_asks_for_a_token(document):

@@ -2,12 +2,13 @@
 
 import pytest
 
-from cluster.needs import GB, Need, Room, capacity, check, reading, serving, training
+from cluster.needs import GB, Need, Room, capacity, check, data, reading, serving, training
 from configs import load
 from configs.errors import ClusterError
 
 HEAD = Room({"CPU": 0, "memory": 30 * GB})
 GPUS = Room({"CPU": 80, "GPU": 8, "memory": 600 * GB})
+TRAIN, SERVE, DATA = ({"llumi/pool": name} for name in ("train", "serve", "data"))
 
 
 def workers(count: int, placement: str = "PACK") -> Need:
@@ -15,14 +16,15 @@ def workers(count: int, placement: str = "PACK") -> Need:
 
 
 def test_two_nodes_of_eight_gpus_hold_sixteen_workers():
-    check([training(load("production"))], [HEAD, GPUS, GPUS])
+    train = Room(GPUS.resources, 2, labels=TRAIN)
+    check([training(load("production"))], [HEAD, train])
 
 
 def test_one_node_does_not_and_both_numbers_are_named():
     with pytest.raises(
         ClusterError, match=r"training\.workers\): 16 x \(8 CPU, 1 GPU.*never hold more than 8;.*80 CPU, 8 GPU"
     ):
-        check([training(load("production"))], [HEAD, GPUS])
+        check([training(load("production"))], [HEAD, Room(GPUS.resources, labels=TRAIN)])
 
 
 def test_a_worker_must_fit_on_one_node():
@@ -63,9 +65,39 @@ def test_fractions_of_a_cpu_add_up():
 def test_the_service_needs_the_fewest_replicas_of_each_deployment():
     needs = serving(load("production"))
     assert {need.what: need.count for need in needs} == {"serving.ingress": 2, "serving.gm": 2, "serving.im": 2}
-    check(needs, [GPUS])
+    check(needs, [Room(GPUS.resources, labels=SERVE)])
 
 
 def test_no_nodes_are_said_so():
     with pytest.raises(ClusterError, match="it has no nodes"):
         check([workers(1)], [])
+
+
+def test_nodes_of_another_pool_do_not_count():
+    served = Room(GPUS.resources, 9, labels=SERVE)
+    with pytest.raises(
+        ClusterError, match=r"of nodes labelled llumi/pool=train \(cluster\.pools\.training\).*more than 8"
+    ):
+        check([training(load("production"))], [served, Room(GPUS.resources, labels=TRAIN)])
+
+
+def test_a_label_that_no_node_has_is_named_with_the_way_to_give_it():
+    with pytest.raises(
+        ClusterError, match=r"ray start --labels llumi/pool=train` or set cluster\.pools\.training to null"
+    ):
+        check([training(load("production"))], [HEAD, GPUS, Room({"CPU": 16}, labels=DATA)])
+
+
+def test_without_pools_any_node_counts():
+    settings = load("production", ["cluster.pools={training: null, data: null, serving: null}"])
+    check([training(settings), data(settings), *serving(settings)], [GPUS, Room(GPUS.resources, labels=SERVE)])
+
+
+def test_nodes_that_an_autoscaler_may_add_may_bear_any_label():
+    check([training(load("production"))], [Room(GPUS.resources, 2, "train", labels=None)])
+
+
+def test_data_tasks_need_a_node_of_their_pool():
+    check([data(load("production"))], [HEAD, Room({"CPU": 16}, labels=DATA)])
+    with pytest.raises(ClusterError, match=r"data tasks: 1 x \(1 CPU.*llumi/pool=data \(cluster\.pools\.data\)"):
+        check([data(load("production"))], [HEAD, GPUS])

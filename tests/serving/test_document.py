@@ -69,7 +69,11 @@ def test_the_documents_arguments_build_the_application_as_serve_would(production
     assert built.ingress_deployment_name == "ingress"
     for name in ("gm", "im"):
         wanted = getattr(production.serving, name)
-        assert options[name].ray_actor_options == {"num_cpus": wanted.cpus, "num_gpus": wanted.gpus}
+        assert options[name].ray_actor_options == {
+            "num_cpus": wanted.cpus,
+            "num_gpus": wanted.gpus,
+            "label_selector": {"llumi/pool": "serve"},
+        }
         scaling = options[name]._deployment_config.autoscaling_config
         assert (scaling.min_replicas, scaling.max_replicas) == (wanted.min_replicas, wanted.max_replicas)
         assert scaling.target_ongoing_requests == wanted.target_ongoing_requests

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from configs.errors import DataError
 from configs.retrieval import LEXICAL
 from configs.settings import Settings
+from pipelines import pools
 from pipelines.corpus.failures import plain_errors
 from pipelines.corpus.notes import Account, Notes, collect
 from pipelines.pairs.exposure_model import Exposure
@@ -43,11 +44,9 @@ def parts(folder: Path) -> list[str]:
 
 def gpus(settings: Settings) -> float:
     """GPUs that an actor with the embedder asks of Ray."""
-    import ray
-
     if settings.retrieval.gpus_per_actor is not None:
         return settings.retrieval.gpus_per_actor
-    has_some = ray.cluster_resources().get("GPU", 0) >= 1
+    has_some = pools.gpus(pools.selector(settings, "training")) >= 1
     return 1.0 if has_some and settings.retrieval.embedder.model != LEXICAL else 0.0
 
 
@@ -61,7 +60,7 @@ def measure_floor(settings: Settings, threads: Path) -> Floor:
         encode = embed.load(settings.retrieval.embedder, gpu=share > 0).encode
         return floor_of(files, settings.improvement, encode)
 
-    task = ray.remote(num_cpus=1, num_gpus=share)(measure)
+    task = ray.remote(num_cpus=1, num_gpus=share, label_selector=pools.for_gpus(settings, share))(measure)
     with plain_errors():
         found: Floor = ray.get(task.remote([Path(path) for path in parts(threads)]))
     return found
@@ -110,6 +109,7 @@ def over(
         batch_size=None,
         num_cpus=1,
         num_gpus=share or None,
+        label_selector=pools.for_gpus(settings, share),
     )
     with plain_errors():
         return collect(notes)
