@@ -18,6 +18,7 @@ from ray.train.v2.api.config import ScalingConfig
 
 from configs.errors import TrainingError
 from configs.training import StageSettings, TrainingSettings, WorkerRange
+from pipelines import pools
 from pipelines.training.plan import Plan
 
 
@@ -47,15 +48,29 @@ def fitted(plan: Plan, workers: int) -> Plan:
 
 
 class WholeShares(ElasticScalingPolicy):
-    """Ray's elastic policy, with numbers of workers that share a step evenly."""
+    """Ray's elastic policy, with numbers of workers that share a step evenly.
+
+    What Ray reserves for a run knows neither labels nor strict spreading: it would start workers
+    that then find no node. Under either, the nodes themselves are counted.
+    """
 
     def __init__(self, scaling_config: ScalingConfig, counts: tuple[int, ...]):
         super().__init__(scaling_config)
         self.counts = counts
 
     def _count_possible_workers(self, reserved_resources: Any) -> int:
-        possible = super()._count_possible_workers(reserved_resources)
+        scaling = self.scaling_config
+        spread = scaling.placement_strategy == "STRICT_SPREAD"
+        if scaling.label_selector or spread:
+            each = [self._fitting({"": node["Resources"]}) for node in pools.nodes_of(scaling.label_selector)]
+            possible = sum(min(count, 1) if spread else count for count in each)
+        else:
+            possible = self._fitting(reserved_resources)
         return max((count for count in self.counts if count <= possible), default=0)
+
+    def _fitting(self, resources: Any) -> int:
+        """Workers that Ray's own policy finds room for on these nodes."""
+        return int(super()._count_possible_workers(resources))
 
 
 class ElasticTrainer(TorchTrainer):

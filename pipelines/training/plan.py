@@ -1,6 +1,7 @@
 """What a training worker is told: plain values, since they travel to other hosts."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self
 
@@ -16,7 +17,7 @@ class Plan:
     name: str
     """Name of the run: the same for the same inputs and settings, so that a second start resumes the first."""
     task: Task
-    """``lm``: all weights on plain text; ``sft`` and ``dpo``: a LoRA adapter."""
+    """``lm``: all weights on plain text; ``sft`` and ``dpo``: what ``training.mode`` says."""
     tokens: str
     """Folder of tokenised rows, ``{train,validation}/*.parquet``."""
     reference: str | None
@@ -26,7 +27,7 @@ class Plan:
     revision: str | None
     """Revision of a Hugging Face base."""
     start: str | None
-    """Adapter that this one continues; None starts a fresh one."""
+    """Adapter, or whole model, that this run continues; None starts from the base."""
     output: str
     """Folder that rank 0 writes the result into."""
     storage: str
@@ -39,6 +40,16 @@ class Plan:
     """Memory, precision and faults."""
     seed: int
     """Seed of order, initialisation and dropout."""
+    kernels: bool = False
+    """Whether layers come from the hub's kernels."""
+    logs: str | None = None
+    """Folder of the trackers' files; None: no tracker."""
+    label_noise: float | None = None
+    """Share of wrong labels where it was estimated (``label_smoothing: auto``)."""
+    mean_margin: float | None = None
+    """Mean margin of the training pairs, where they are weighted by it."""
+    selector: Mapping[str, str] = field(default_factory=dict)
+    """Labels of the nodes that workers may run on; empty = any node."""
 
     def into(self, output: Path) -> Self:
         """The same plan, writing into another folder."""
@@ -46,5 +57,11 @@ class Plan:
 
 
 def portable_name(base: str) -> str:
-    """How artefacts name a base: a Hugging Face name as it is, a folder by its own name only."""
-    return Path(base).name if Path(base).is_absolute() else base
+    """How artefacts name a base: a Hugging Face name as it is, a folder by its own name only.
+
+    A folder in Hugging Face's cache (``models--ORG--NAME/snapshots/HASH``) has the name it was fetched by.
+    """
+    if not Path(base).is_absolute():
+        return base
+    fetched = next((part for part in Path(base).parts if part.startswith("models--")), None)
+    return "/".join(fetched.split("--")[1:]) if fetched else Path(base).name

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import ray
 
 from configs import load
 from configs.errors import ConfigError, TrainingError
@@ -35,6 +36,21 @@ def test_ray_is_asked_for_no_more_workers_than_share_a_step(tmp_path: Path, node
     plan = plan_at(tmp_path, workers=RANGE)
     policy = WholeShares(scaling(plan.training, {}), usable(plan.stage, plan.training))
     assert policy._count_possible_workers({str(k): {"CPU": 1.0} for k in range(nodes)}) == workers
+
+
+@pytest.mark.parametrize(
+    ("labels", "placement", "workers"),
+    [({}, "STRICT_SPREAD", 3), ({"p": "a"}, "PACK", 4), ({"p": "a"}, "STRICT_SPREAD", 2)],
+)
+def test_only_nodes_that_workers_may_run_on_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, labels: dict[str, str], placement: str, workers: int
+) -> None:
+    given = [("a", True), ("a", True), ("b", True), ("a", False)]
+    nodes = [{"Labels": {"p": pool}, "Alive": alive, "Resources": {"CPU": 2.0}} for pool, alive in given]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    plan = plan_at(tmp_path, workers=WorkerRange(min=1, max=12), placement=placement)
+    policy = WholeShares(scaling(plan.training, labels), usable(plan.stage, plan.training))
+    assert policy._count_possible_workers({"n": {"CPU": 12.0}}) == workers
 
 
 def test_a_fixed_number_is_no_range_for_ray(tmp_path: Path) -> None:
