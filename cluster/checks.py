@@ -5,6 +5,7 @@ from pathlib import Path
 from configs.errors import ConfigError, ModelNotFound
 from configs.settings import Settings
 from configs.training import SCRATCH
+from pipelines.training import fitting, modes
 
 
 def check_settings(settings: Settings) -> None:
@@ -13,6 +14,7 @@ def check_settings(settings: Settings) -> None:
         raise ConfigError(
             "feedback.panel simulates raters from the truth of the built-in sample: set sample, or panel to null"
         )
+    modes.check(settings)
     check_base(settings)
     check_embedder(settings)
     check_teacher(settings)
@@ -48,6 +50,7 @@ def check_base(settings: Settings) -> None:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelNotFound(f"model.base {base}: no config.json in this folder, so it holds no model")
+        fitting.check_targets(settings, str(folder))
         return
     if base.startswith((".", "/", "~")) or base.count("/") != 1:
         raise ModelNotFound(f"model.base {base} is not there; give a folder, a Hugging Face name or `{SCRATCH}`")

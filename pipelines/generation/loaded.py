@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import ModelNotFound
-from pipelines.training.weights import base_name, load_model, load_tokenizer
+from pipelines.training.weights import base_name, is_whole_model, load_model, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,17 @@ class LoadedModel:
 def load(base: str, adapter: Path | None = None, revision: str | None = None, *, gpu: bool = False) -> LoadedModel:
     """The base with ``adapter`` merged into it, on the GPU in bfloat16 or on the CPU in float32.
 
-    Merging costs a moment at the start and saves two small products a layer and token. Raises
-    ModelNotFound where the base or the adapter is not there.
+    ``adapter`` may be the whole model that full fine-tuning made of the base. Merging costs a moment
+    at the start and saves two small products a layer and token. Raises ModelNotFound where the base
+    or the adapter is not there.
     """
     name = base_name(base)
     tokenizer = load_tokenizer(name, revision)
-    model = load_model(name, revision, bf16=gpu)
-    if adapter is not None:
-        model = merged(model, adapter)
+    if adapter is not None and is_whole_model(adapter):
+        model = load_model(str(adapter), bf16=gpu)
+    else:
+        model = load_model(name, revision, bf16=gpu)
+        model = merged(model, adapter) if adapter is not None else model
     model = model.to("cuda" if gpu else "cpu").eval()
     return LoadedModel(
         model=model,

@@ -20,7 +20,7 @@ from configs.load import to_yaml
 from configs.settings import Settings
 from pipelines.layout import Layout
 from pipelines.manifest import Draft, Input, Manifest, fingerprints, key_of, writing
-from pipelines.training import curves, scratch
+from pipelines.training import curves, devices, modes, scratch
 from pipelines.training.build import in_the_result
 from pipelines.training.card import card
 from pipelines.training.fit import fit
@@ -40,7 +40,7 @@ def depends(settings: Settings) -> dict[str, Any]:
         "attention": settings.model.attention,
         "prompts": {name: templates.fingerprint(name) for name in (settings.prompts.gm, settings.prompts.im)},
         "own": settings.training.base.model_dump(mode="json"),
-        "training": in_the_result(settings.training, "lora"),
+        "training": in_the_result(settings.training, "lora", "mode"),
         "seed": settings.seed,
     }
 
@@ -50,6 +50,7 @@ def build(settings: Settings, inputs: Mapping[str, Input], output: Path) -> Mani
 
     Raises DataError where that split has no reply.
     """
+    modes.check(settings, devices.look(settings))
     needed, prints = depends(settings), fingerprints(inputs)
     key = key_of(STAGE, needed, prints)
     with writing(output, stage=STAGE, settings=needed, inputs=prints, resolved=to_yaml(settings)) as draft:
@@ -115,4 +116,7 @@ def plan_of(settings: Settings, key: str, work: Path, output: Path) -> Plan:
         stage=settings.training.base,
         training=settings.training,
         seed=settings.seed,
+        kernels=settings.model.use_kernels,
+        logs=str(Layout(Path(settings.output)).logs.resolve()),
+        selector=settings.cluster.pools.selector("training"),
     )

@@ -1,4 +1,4 @@
-"""The base model and its adapter: loading, with errors that name the way out.
+"""The base model, and the adapter or whole model that training made of it: loading, with errors that name the way out.
 
 Imports torch only where weights are loaded, so that the driver can check a base in a moment.
 """
@@ -7,13 +7,14 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from configs.errors import ConfigError, ModelNotFound
 from pipelines.manifest import Input
 from pipelines.training.plan import Plan
 
 CONFIG = "config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 SAMPLE = 4096
 """Bytes of a tensor that count in the hash of a model."""
 
@@ -54,20 +55,58 @@ def load_tokenizer(base: str, revision: str | None = None) -> Any:
     return tokenizer
 
 
-def load_model(base: str, revision: str | None = None, attention: str = "sdpa", bf16: bool = False) -> Any:
-    """The base's weights; a folder with a configuration but no weights gives a freshly initialised model."""
+def load_model(
+    base: str,
+    revision: str | None = None,
+    attention: str = "sdpa",
+    bf16: bool = False,
+    *,
+    four_bit: bool = False,
+    kernels: bool = False,
+) -> Any:
+    """A whole model's weights; a folder with a configuration but no weights gives a freshly initialised model.
+
+    ``four_bit`` holds linear layers in 4 bits, by bitsandbytes; ``kernels`` takes layers from the
+    hub's kernels. Raises ModelNotFound where there is no model.
+    """
     import torch
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
     dtype = torch.bfloat16 if bf16 else torch.float32
+    words: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
     try:
         if Path(base).is_dir() and not any(Path(base).glob("*.safetensors")):
-            config = AutoConfig.from_pretrained(base)
-            return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
-        return AutoModelForCausalLM.from_pretrained(base, revision=revision, dtype=dtype, attn_implementation=attention)
+            return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base), **words)
+        if four_bit:
+            words["quantization_config"] = nf4(dtype)
+        if kernels:
+            words["use_kernels"] = True
+        return AutoModelForCausalLM.from_pretrained(base, revision=revision, **words)
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelNotFound(not_loadable(base, error)) from None
+
+
+def nf4(dtype: Any) -> Any:
+    """4 bits a weight as QLoRA has them (Dettmers et al. 2023): NormalFloat, its scales quantised again.
+
+    They are stored in numbers of the type that is computed with, since ZeRO-3 shards parameters
+    of one type only.
+    """
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=dtype,
+    )
+
+
+def is_whole_model(folder: Path) -> bool:
+    """Whether a stage's output holds a whole model (``training.mode: full``) and not an adapter."""
+    return (folder / CONFIG).is_file() and not (folder / ADAPTER_CONFIG).is_file()
 
 
 def weights_hash(base: str, revision: str | None, adapter: Path) -> str:
@@ -88,27 +127,45 @@ def weights_hash(base: str, revision: str | None, adapter: Path) -> str:
 
 
 def samples(path: Path) -> Iterator[bytes]:
-    """The header of a safetensors file (its length in 8 bytes, then JSON), and each tensor's first bytes."""
+    """The header of a safetensors file, and each tensor's first bytes."""
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = file.read(length)
-        yield header
-        for name, tensor in sorted(json.loads(header).items()):
+        described = header(file)
+        yield described
+        start = file.tell()
+        for name, tensor in sorted(json.loads(described).items()):
             if name != "__metadata__":
                 begin, end = tensor["data_offsets"]
-                file.seek(8 + length + begin)
+                file.seek(start + begin)
                 yield file.read(min(SAMPLE, end - begin))
 
 
+def header(file: BinaryIO) -> bytes:
+    """The header of a safetensors file (its length in 8 bytes, then JSON): what tensors it holds, and where."""
+    return file.read(int.from_bytes(file.read(8), "little"))
+
+
 def trainable_model(plan: Plan) -> Any:
-    """The model a worker trains: all weights for ``lm``, else the base with a fresh or a continued adapter."""
-    from peft import LoraConfig, PeftModel, get_peft_model
+    """The model a worker trains: all weights, or the base with a fresh or a continued adapter."""
     from transformers import set_seed
 
     set_seed(plan.seed)  # every worker draws the same initial weights
-    model = load_model(plan.base, plan.revision, plan.attention, plan.training.bf16)
-    if plan.task == "lm":
-        return model
+    mode = "full" if plan.task == "lm" else plan.training.mode
+    whole = plan.start if mode == "full" and plan.start else plan.base
+    model = load_model(
+        whole,
+        plan.revision if whole == plan.base else None,
+        plan.attention,
+        plan.training.bf16,
+        four_bit=mode == "qlora",
+        kernels=plan.kernels,
+    )
+    return model if mode == "full" else with_adapter(model, plan)
+
+
+def with_adapter(model: Any, plan: Plan) -> Any:
+    """``model`` with the plan's adapter before it, or a fresh one, to train."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+
     # ZeRO-3 gathers parameters in one buffer and so needs them all in the base's precision.
     upcast = plan.training.zero_stage != 3
     if plan.start is not None:
