@@ -78,7 +78,15 @@ def wait_for_checkpoint(settings: Settings, done: Callable[[], bool]) -> None:
 def training_workers() -> list[psutil.Process]:
     """The training workers of this session's Ray."""
     found = psutil.Process().children(recursive=True)
-    return [process for process in found if "RayTrainWorker" in " ".join(process.cmdline())]
+    return [process for process in found if "RayTrainWorker" in words_of(process)]
+
+
+def words_of(process: psutil.Process) -> str:
+    """A process's command line, empty where it has just ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def assert_same(one: Path, other: Path) -> None:
