@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-all lint bench clean
+.PHONY: help setup demo test test-all lint wheels bench clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -31,6 +31,14 @@ lint: setup ## ruff, mypy, import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+WHEELS_PYTHON ?= 3.12
+WHEELS := trl peft accelerate datasets dill multiprocess pydantic pydantic_core annotated-types typing-inspection
+
+wheels: setup ## .wheels/: what benchmarks/gpu_training.py can use on a GPU machine without a network
+	$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: --python-version $(WHEELS_PYTHON) \
+	  --implementation cp --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 --dest .wheels \
+	  $$(for name in $(WHEELS); do grep -i "^$$name==" constraints.txt; done)
 
 bench: setup ## performance, as ratios against baselines of the same run
 	$(BIN)/python -m benchmarks

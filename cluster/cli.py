@@ -8,7 +8,7 @@ asked wrongly, 1 for data and everything else, 130 for Ctrl-C.
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -140,6 +140,29 @@ def train(
 
 
 @app.command()
+def plan(
+    config: Config,
+    gpu: Annotated[str | None, typer.Option(metavar="NAME", help="H100, A100-80, L40S, ...")] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Machines; those of training.workers unless given.")] = None,
+    gpus_per_node: Annotated[int | None, typer.Option(min=1, help="GPUs of each; 8 unless given.")] = None,
+    price: Annotated[float | None, typer.Option(min=0, help="Dollars an hour and GPU, for the one named.")] = None,
+    rows: Annotated[int | None, typer.Option(min=1, help="Rows of every stage, where none are made yet.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    overrides: Set = None,
+    debug: Debug = False,
+) -> None:
+    """What training will take - memory, hours, dollars, disk - and what would make it fit; nothing is started."""
+    from cluster import plan as planning
+
+    settings = read(config, overrides)
+    found = planning.plan(settings, name=gpu, nodes=nodes, gpus_per_node=gpus_per_node, price=price, rows=rows)
+    if as_json:
+        typer.echo(planning.as_json(found))
+    else:
+        planning.show(found, planning.printed())
+
+
+@app.command()
 def evaluate(config: Config, overrides: Set = None, debug: Debug = False) -> None:
     """Measure every stage on held-out data and write report.html."""
     alone(read(config, overrides), config, ["evaluation"])
@@ -186,6 +209,46 @@ def forget(
     from cluster.forget import forget as forget_ids
 
     raise typer.Exit(forget_ids(read(config, overrides), config, ids, dry_run=dry_run, as_json=as_json))
+
+
+@app.command()
+def export(
+    config: Config,
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="A folder, or s3://bucket/folder.")],
+    model: Annotated[
+        ModelName | None, typer.Option(help="Which model; both, in folders below TARGET, unless given.")
+    ] = None,
+    stage: Annotated[StageName | None, typer.Option(help="After which stage; the last unless given.")] = None,
+    merged: Annotated[
+        bool | None, typer.Option("--merged/--adapter", help="A whole model, or the adapter alone.", show_default=False)
+    ] = None,
+    layout: Annotated[
+        Literal["plain", "hub"], typer.Option(help="hub: with what a Hugging Face repository has; nothing is uploaded.")
+    ] = "plain",
+    forgotten: Annotated[
+        bool, typer.Option("--forgotten", help="Export it even where rows it was trained on were forgotten since.")
+    ] = False,
+    overrides: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Copy trained models out: weights, tokenizer, chat template, sampling settings, card, hashes.
+
+    Replaces an earlier export of the same model, and nothing else.
+    """
+    from cluster.export import export as export_models
+
+    settings = read(config, overrides)
+    for delivered in export_models(
+        settings,
+        target,
+        model=model,
+        stage=stage,
+        form=None if merged is None else "merged" if merged else "adapter",
+        layout=layout,
+        forgotten=forgotten,
+        console=console,
+    ):
+        typer.echo(delivered.target)
 
 
 @app.command()

@@ -51,6 +51,10 @@ class TrainingError(LlumiError, RuntimeError):
     """Training stopped: the message says at which step and what to do."""
 
 
+class ExportError(LlumiError, OSError):
+    """A model could not be copied whole to where it was to be exported."""
+
+
 class EngineError(LlumiError, RuntimeError):
     """The text engine cannot take or finish a request."""
 

@@ -15,15 +15,21 @@ from configs.settings import Settings
 from configs.training import ModelName, StageName, StageSettings, TrainingSettings
 from pipelines.layout import Layout
 from pipelines.manifest import Draft, Input, Manifest, RowCount, fingerprints, key_of, require, writing
-from pipelines.training import curves, reference
+from pipelines.training import artefacts, curves, devices, fitting, modes, provenance, reference, tokens, vllm_rules
 from pipelines.training.card import card
 from pipelines.training.fit import fit
 from pipelines.training.plan import Plan, portable_name
-from pipelines.training.tokens import kind_of
-from pipelines.training.weights import base_name, load_tokenizer
+from pipelines.training.planner import check as planner
+from pipelines.training.readiness import ready
+from pipelines.training.weights import base_name, is_whole_model, load_tokenizer
 
-NOT_IN_THE_RESULT = ("base", "sft", "dpo1", "dpo2", "max_failures", "keep_checkpoints", "placement", "cpus_per_worker")
-"""Training settings that leave this adapter as it is: other stages', and how faults are borne."""
+BEFORE: dict[StageName, StageName] = {"dpo1": "sft", "dpo2": "dpo1"}
+"""The stage that each continues."""
+OTHER_STAGES = ("base", "sft", "dpo1", "dpo2")
+FAULTS = ("memory_check", "max_failures", "keep_checkpoints", "upload", "divergence")
+REPORTS = ("report_to", "mlflow_uri", "wandb_online")
+NOT_IN_THE_RESULT = (*OTHER_STAGES, *FAULTS, *REPORTS, "placement", "interface", "cpus_per_worker", "offload", "ingest")
+"""Training settings that leave this adapter as it is: other stages', how faults are borne, where memory is found."""
 
 
 def stage_name(model: ModelName, stage: StageName) -> str:
@@ -56,22 +62,31 @@ def build(
 ) -> Manifest:
     """Train one adapter from ``inputs`` "tokens", "base" and, after SFT, "start" and "reference".
 
-    "start" is the adapter before, "reference" what ``reference.py`` computed of it. Raises
-    StageOrderError where an input is not complete or the reference is that of something else,
-    ModelNotFound or ConfigError for a base that cannot be used, TrainingError where training fails.
+    "start" is the adapter (or whole model) before, "reference" what ``reference.py`` computed of it. Raises
+    ConfigError for a mode that these machines cannot run, StageOrderError where an input is not complete or is
+    that of something else, ModelNotFound or ConfigError for a base that cannot be used, TrainingError where
+    training fails.
     """
+    modes.check(settings, devices.look(settings))
+    fitting.check_targets(settings, base_name(inputs["base"]))
     if stage != "sft":
         if "start" not in inputs:
             raise StageOrderError(
                 f"{stage} continues an adapter: run `llumi train CONFIG --model {model} --stage sft` first"
             )
+        fitting.check_start(settings, inputs, f"llumi train CONFIG --model {model} --stage {BEFORE[stage]}")
         reference.check(settings, inputs, model, stage)
     name, needed, prints = stage_name(model, stage), depends(settings, model, stage), fingerprints(inputs)
     plan = plan_of(settings, inputs, output, model, stage, key_of(name, needed, prints))
+    plan = ready(plan, stage, require(Path(plan.tokens), f"llumi train CONFIG --model {model} --stage {stage}").rows)
     load_tokenizer(plan.base, plan.revision)
+    planner.check(settings, model, stage, plan.base)
+    tokens.check(Path(plan.tokens), plan.base, plan.revision, f"llumi train CONFIG --model {model} --stage {stage}")
     with writing(output, stage=name, settings=needed, inputs=prints, resolved=to_yaml(settings)) as draft:
         summary = fit(plan.into(draft.path))
-        describe(draft, plan, model, stage, needed, prints, summary)
+        describe(draft, plan, model, stage, summary)
+        artefacts.write_generation(draft.path, settings.generation)
+        write_card(draft, plan, settings, inputs, model, stage)
     assert draft.manifest is not None
     return draft.manifest
 
@@ -86,7 +101,7 @@ def plan_of(
         start, scored = (str(Path(str(inputs[name])).resolve()) for name in ("start", "reference"))
     return Plan(
         name=name,
-        task="sft" if kind_of(stage) == "sft" else "dpo",
+        task="sft" if tokens.kind_of(stage) == "sft" else "dpo",
         tokens=str(Path(str(inputs["tokens"])).resolve()),
         reference=scored,
         base=base_name(inputs["base"]),
@@ -98,6 +113,9 @@ def plan_of(
         stage=getattr(settings.training, stage),
         training=settings.training,
         seed=settings.seed,
+        kernels=settings.model.use_kernels,
+        logs=str(Layout(Path(settings.output)).logs.resolve()),
+        selector=settings.cluster.pools.selector("training"),
     )
 
 
@@ -106,22 +124,32 @@ def describe(
     plan: Plan,
     model: ModelName,
     stage: StageName,
-    settings: Mapping[str, Any],
-    inputs: Mapping[str, str],
     summary: Mapping[str, Any],
 ) -> None:
-    """Figures into the manifest, and the model card beside the weights."""
-    last = curves.last_values(curves.load(draft.path))
+    """Figures and row counts into the manifest."""
+    last = curves.last_values(curves.load(draft.path), until=summary.get("exported_step"))
     draft.figures |= {**summary, "last": last}
+    if plan.label_noise is not None:
+        draft.figures["label_noise"] = plan.label_noise
     tokenised = require(Path(plan.tokens), f"llumi train CONFIG --model {model} --stage {stage}")
     draft.rows |= {split: RowCount(read=count.kept, kept=count.kept) for split, count in tokenised.rows.items()}
+
+
+def write_card(
+    draft: Draft, plan: Plan, settings: Settings, inputs: Mapping[str, Input], model: ModelName, stage: StageName
+) -> None:
+    """The model card beside the weights; ``llumi export`` writes it again once an evaluation has measured them."""
+    needed, prints, last = depends(settings, model, stage), fingerprints(inputs), draft.figures["last"]
     text = card(
         model=model,
         stage=stage,
         base=portable_name(plan.base),
-        key=key_of(stage_name(model, stage), settings, inputs),
-        inputs=inputs,
-        settings=settings,
+        key=key_of(stage_name(model, stage), needed, prints),
+        inputs=prints,
+        settings=needed,
         figures=last,
+        whole=is_whole_model(draft.path),
+        rank=vllm_rules.rank_of(draft.path),
+        about=provenance.about(settings, model, stage, inputs, prints, last),
     )
     (draft.path / "README.md").write_text(text, encoding="utf-8")

@@ -3,8 +3,14 @@
 Merging adds the adapter's product to the base's weights, so nothing may change but rounding:
 before anything is written, the merged model must give the adapter's logits. It runs as a Ray
 task, since the machine that drives a cluster need not have the memory for the weights.
+
+Where full fine-tuning left a whole model there is nothing to merge: its files are linked, or
+copied where the file system cannot. An adapter trained on 4 bits (QLoRA) is merged into the
+base as it was published, not into what was left of it in 4 bits.
 """
 
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,14 +19,17 @@ from configs.errors import TrainingError
 from configs.load import to_yaml
 from configs.settings import Settings
 from configs.training import ModelName
+from pipelines import pools
 from pipelines.manifest import Input, Manifest, fingerprints, key_of, writing
-from pipelines.training import curves
+from pipelines.training import artefacts, provenance
 from pipelines.training.card import card
 from pipelines.training.plan import portable_name
-from pipelines.training.weights import base_name, load_model, load_tokenizer
+from pipelines.training.weights import base_name, is_whole_model, load_model, load_tokenizer
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
 """Largest difference of a logit, relative to the largest logit, by the weights' precision."""
+WEIGHTS = ".safetensors"
+"""What may be linked: all else is small, and some of it is written again in place."""
 PROBE_ROWS, PROBE_TOKENS = 4, 64
 
 
@@ -44,7 +53,7 @@ def build(settings: Settings, inputs: Mapping[str, Input], output: Path, *, mode
     base, adapter = base_name(inputs["base"]), Path(str(inputs["adapter"])).resolve()
     name, needed, prints = stage_name(model), depends(settings, model), fingerprints(inputs)
     with writing(output, stage=name, settings=needed, inputs=prints, resolved=to_yaml(settings)) as draft:
-        task = ray.remote(num_cpus=1, max_retries=1)(merge)
+        task = ray.remote(num_cpus=1, max_retries=1, label_selector=pools.selector(settings, "data"))(merge)
         target = str(draft.path.resolve())
         difference, allowed = ray.get(
             task.remote(base, str(adapter), target, settings.model.revision, settings.training.bf16)
@@ -55,7 +64,8 @@ def build(settings: Settings, inputs: Mapping[str, Input], output: Path, *, mode
                 "rounding; train the adapter again on this base"
             )
         draft.figures["largest_logit_difference"] = difference
-        figures = {**curves.last_values(curves.load(adapter)), **draft.figures}
+        last = provenance.last_figures(adapter)
+        artefacts.write_generation(draft.path, settings.generation)
         text = card(
             model=model,
             stage=adapter.name,
@@ -63,8 +73,9 @@ def build(settings: Settings, inputs: Mapping[str, Input], output: Path, *, mode
             key=key_of(name, needed, prints),
             inputs=prints,
             settings=needed,
-            figures=figures,
+            figures={**last, **draft.figures},
             merged=True,
+            about=provenance.about(settings, model, adapter.name, inputs, prints, last),
         )
         (draft.path / "README.md").write_text(text, encoding="utf-8")
     assert draft.manifest is not None
@@ -76,6 +87,9 @@ def merge(base: str, adapter: str, target: str, revision: str | None, bf16: bool
 
     Nothing is written where the difference is not allowed.
     """
+    if is_whole_model(Path(adapter)):
+        take(Path(adapter), Path(target))
+        return 0.0, 0.0
     import torch
     from peft import PeftModel
 
@@ -94,3 +108,20 @@ def merge(base: str, adapter: str, target: str, revision: str | None, bf16: bool
         tokenizer.save_pretrained(target)
         merged.generation_config.save_pretrained(target)
     return difference, allowed
+
+
+def take(whole: Path, target: Path) -> None:
+    """The files of a whole model into ``target``, without copying weights where the disk is the same."""
+    target.mkdir(parents=True, exist_ok=True)
+    for file in artefacts.loadable(whole):
+        if file.suffix != WEIGHTS or not linked(file, target / file.name):
+            shutil.copy2(file, target / file.name)
+
+
+def linked(file: Path, name: Path) -> bool:
+    """Give ``file`` a second name; False on another disk, or a file system without links."""
+    try:
+        os.link(file, name)
+    except OSError:
+        return False
+    return True

@@ -25,6 +25,7 @@ COMMANDS = [
         "evaluate",
         "run",
         "forget",
+        "export",
         "serve",
         "submit",
         "demo",
