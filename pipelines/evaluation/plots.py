@@ -30,7 +30,7 @@ LABELS = {
     "im": "IM",
     "length": "longer reply",
 }
-MEASURES = (("loss", "loss"), ("rewards/accuracies", "reward accuracy"))
+MEASURES = (("loss", "loss"), ("rewards/accuracies", "reward accuracy"), ("kl", "KL, nats a token"))
 """What the training curves show: its name in the trainer's log, and on the axis."""
 STYLE: Any = {
     "svg.fonttype": "none",
@@ -56,30 +56,43 @@ def label(name: str) -> str:
 
 
 def curves(runs: Mapping[str, Sequence[Row]], title: str) -> str:
-    """Training loss of each stage of one model, and below it the reward accuracy of the DPO stages."""
+    """Training loss of each stage of one model, below it reward accuracy and KL of the DPO stages; dashed: held out."""
     stages = list(runs)
     measures = [(key, name) for key, name in MEASURES if any(key in point for run in runs.values() for point in run)]
     figure, axes = canvas(9, 0.3 + 2.2 * max(1, len(measures)), rows=max(1, len(measures)), columns=len(stages))
     for column, stage in enumerate(stages):
         axes[0][column].set_title(label(stage), loc="left")
         for row, (key, name) in enumerate(measures):
-            points = [(p["step"], p[key]) for p in runs[stage] if key in p and "step" in p]
-            plot_curve(axes[row][column], stage, name, points)
+            points, held_out = points_of(runs[stage], key), points_of(runs[stage], f"eval_{key}")
+            plot_curve(axes[row][column], stage, name, points, held_out)
     return drawn(figure, title, f"Line charts over training steps for {', '.join(map(label, stages))}.")
 
 
-def plot_curve(axis: Axes, stage: str, name: str, points: Sequence[tuple[float, float]]) -> None:
-    """One measure of one stage over its steps; an empty place where there is none."""
+def points_of(run: Sequence[Row], key: str) -> list[tuple[float, float]]:
+    """Step and value of one measure."""
+    return [(point["step"], point[key]) for point in run if key in point and "step" in point]
+
+
+def plot_curve(
+    axis: Axes,
+    stage: str,
+    name: str,
+    points: Sequence[tuple[float, float]],
+    held_out: Sequence[tuple[float, float]] = (),
+) -> None:
+    """One measure of one stage over its steps, dashed on the validation split; an empty place where there is none."""
     if not points:
         axis.set_axis_off()
         return
     steps, values = zip(*points, strict=True)
     mark = MARKERS.get(stage, "o") if len(points) < 60 else None
     axis.plot(steps, values, color=COLOURS.get(stage, OTHER), lw=1.5, marker=mark, ms=3)
+    if held_out:
+        axis.plot(*zip(*held_out, strict=True), color=INK, lw=1.2, ls="--", marker="x", ms=4)
     axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axis.set_xlabel("step")
     axis.set_ylabel(name)
-    if name != "loss":
+    if name == "reward accuracy":
         axis.set_ylim(0, 1.02)
         axis.axhline(0.5, color=INK, lw=0.8, ls=":")
 

@@ -151,7 +151,7 @@ def curve_plots(curves: Mapping[str, Rows]) -> Rows:
         runs: dict[str, Rows] = {stage: curves.get(f"adapters/{model}/{stage}", []) for stage in STAGES}
         runs = {stage: points for stage, points in runs.items() if points}
         if runs:
-            title = f"Training of {plots.label(model)}: loss, and share of training pairs ranked right"
+            title = f"Training of {plots.label(model)}: loss, share of pairs ranked right, KL (dashed: held out)"
             found.append({"title": title, "svg": Markup(plots.curves(runs, title))})
     if curves.get("base"):
         title = "Training of the base model as a language model: loss"

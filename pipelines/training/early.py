@@ -169,6 +169,6 @@ def whole(parameters: Sequence[Any]) -> Any:
     sharded = [p for p in parameters if hasattr(p, "ds_id")]
     if not sharded:
         return nullcontext()
-    from deepspeed.zero import GatheredParameters
+    from deepspeed.runtime.zero import GatheredParameters
 
     return GatheredParameters(sharded, modifier_rank=0)

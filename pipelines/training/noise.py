@@ -134,11 +134,11 @@ def mean_margin(tokens: Path, field: str) -> float:
     """
     files = sorted((tokens / "train").glob("*.parquet"))
     known = all(MARGIN in pq.read_schema(file).names for file in files)
-    margins = [pq.read_table(file, columns=[MARGIN])[MARGIN].combine_chunks() for file in files] if known else []
-    values = pa.concat_arrays(margins) if margins else pa.array([], pa.float32())
+    margins = [pq.read_table(file, columns=[MARGIN])[MARGIN].cast(pa.float64()) for file in files] if known else []
+    values = pa.chunked_array([chunk for column in margins for chunk in column.chunks], pa.float64())
     if not known or not len(values) or values.null_count or not pc.all(pc.greater(values, 0)).as_py():
         raise ConfigError(
             f"{field}: margin needs a margin above 0 on every training pair, and {tokens} has pairs without; "
             "set it to none, or make the pairs again with a rule that measures one"
         )
-    return float(pc.mean(pc.cast(values, pa.float64())).as_py())
+    return float(pc.mean(values).as_py())
