@@ -6,8 +6,9 @@ mask is drawn at the boundary between prompt and completion: prompt tokens are n
 completion tokens always are, the end-of-sequence token among them, since a model that never
 saw it learned never stops.
 
-A row is never cut: half a reply teaches to stop in mid-sentence, half a post hides what the
-reply answers. What is too long is refused by name and dropped by the caller.
+Nothing is cut here: half a reply teaches to stop in mid-sentence, half a post hides what the
+reply answers. What is too long is refused by name, and dropped by the caller or given to
+``cutting.py``.
 """
 
 from collections.abc import Mapping, Sequence

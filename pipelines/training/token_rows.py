@@ -61,7 +61,7 @@ class TokenRows(Fed):
         if self.meter is not None:
             self.meter.saw(tokens)
         positions = inputs.pop(ROW, ())
-        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
+        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
         if self.watch is not None:
             self.watch.saw(loss, [int(position) for position in positions])
         return loss

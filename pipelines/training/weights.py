@@ -38,9 +38,10 @@ def base_name(given: Input) -> str:
 
 
 def load_tokenizer(base: str, revision: str | None = None) -> Any:
-    """The base's tokenizer.
+    """The base's tokenizer; one without a padding token pads with that of unknown words, else with its end.
 
-    Raises ModelNotFound where it cannot be loaded, ConfigError where it has no chat template.
+    Which token pads is no matter, as all masks are drawn by position and none by token. Raises
+    ModelNotFound where it cannot be loaded, ConfigError where it has no chat template or no end token.
     """
     from transformers import AutoTokenizer
 
@@ -50,8 +51,10 @@ def load_tokenizer(base: str, revision: str | None = None) -> Any:
         raise ModelNotFound(not_loadable(base, error)) from None
     if not tokenizer.chat_template:
         raise ConfigError(f"the tokenizer of {base} has no chat template; set model.base to an instruction model")
+    if tokenizer.eos_token is None:
+        raise ConfigError(f"the tokenizer of {base} has no end-of-sequence token, so no reply could ever end")
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     return tokenizer
 
 

@@ -196,7 +196,7 @@ def test_each_row_lies_beside_its_tokens_and_none_is_lost(dpo_inputs: Inputs) ->
 def tokens_file(path: Path, rows: int, group: int) -> None:
     ids = [[1] * 3] * rows
     columns = {"prompt_ids": ids, "chosen_ids": ids, "rejected_ids": ids, "length": [6] * rows}
-    names = {key: [f"{key}{row}" for row in range(rows)] for key in PAIR_KEYS}
+    names = {key: [f"{key}{row}" for row in range(rows)] for key in PAIR_KEYS} | {"margin": [1.0] * rows}
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table({**columns, **names}).select(DPO_TOKENS.names).cast(DPO_TOKENS), path, row_group_size=group)
 
