@@ -21,7 +21,6 @@ from pipelines.training.weights import ADAPTER_CONFIG, CONFIG, base_name, first_
 
 Shapes = dict[str, tuple[int, ...]]
 """Shape of each weight by its name without ``.weight``; that of a linear layer is (outputs, inputs)."""
-HEAD = "lm_head"
 PEFT_PREFIX = "base_model.model."
 LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
 
@@ -38,8 +37,6 @@ def check_targets(settings: Settings, base: str) -> None:
             f"training.lora.targets: {', '.join(missing)} match no linear layer of {portable_name(base)}; "
             f"it has {', '.join(known)}"
         )
-    if any(matched(target, {HEAD}) for target in settings.training.lora.targets):
-        raise ConfigError(f"training.lora.targets: the head {HEAD} cannot get an adapter; take it out")
 
 
 def matched(target: str, layers: set[str]) -> bool:

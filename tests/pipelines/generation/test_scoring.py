@@ -54,6 +54,25 @@ def wide_adapter(wide_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return folder
 
 
+@pytest.fixture(scope="module")
+def wide_tuned(wide_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two whole models that full fine-tuning may have made of it."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folders = []
+    for seed in (8, 9):
+        model = AutoModelForCausalLM.from_pretrained(wide_model)
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight += 0.02 * torch.randn_like(weight)
+        folders.append(tmp_path_factory.mktemp("wide") / f"tuned-{seed}")
+        model.save_pretrained(folders[-1])
+        AutoTokenizer.from_pretrained(wide_model).save_pretrained(folders[-1])
+    return folders[0], folders[1]
+
+
 def settings(**training: Any) -> Settings:
     return Settings.model_validate(
         {"output": "unused", "training": {"max_length": 2048, **training}, "evaluation": {"batch_size": 5, "actors": 1}}
@@ -86,17 +105,33 @@ def plain(base: Path, adapter: Path | None, table: pa.Table) -> dict[str, float]
     return found
 
 
-def test_scores_equal_a_plain_pass_over_each_row_with_and_without_an_adapter(
-    ray_cluster: None, wide_model: Path, wide_adapter: Path
+def test_scores_equal_a_plain_pass_over_each_row_with_and_without_an_adapter_and_under_whole_models(
+    ray_cluster: None, wide_model: Path, wide_adapter: Path, wide_tuned: tuple[Path, Path]
 ) -> None:
-    table = rows()
-    found = score_many(table, str(wide_model), {"base": None, "sft": wide_adapter}, settings())
+    table, (one, other) = rows(), wide_tuned
+    models = {"base": None, "full-sft": one, "sft": wide_adapter, "full-dpo1": other}
+    found = score_many(table, str(wide_model), models, settings())
     assert found["row_id"].to_pylist() == table["row_id"].to_pylist()
-    for name, adapter in (("base", None), ("sft", wide_adapter)):
-        expected = plain(wide_model, adapter, table)
+    alone = {"base": (wide_model, None), "sft": (wide_model, wide_adapter), "full-sft": (one, None)}
+    for name, (model, adapter) in (alone | {"full-dpo1": (other, None)}).items():
+        expected = plain(model, adapter, table)
         for row in found.to_pylist():
             assert row[name] == pytest.approx(expected[row["row_id"]], abs=1e-4)
-    assert max(abs(a - b) for a, b in zip(*(found[n].to_pylist() for n in ("base", "sft")), strict=True)) > 0.1
+    for name in ("sft", "full-sft", "full-dpo1"):
+        assert max(abs(a - b) for a, b in zip(*(found[n].to_pylist() for n in ("base", name)), strict=True)) > 0.1
+
+
+def test_what_writes_is_the_whole_model_where_training_left_one(
+    wide_model: Path, wide_tuned: tuple[Path, Path]
+) -> None:
+    import torch
+
+    from pipelines.generation.loaded import load
+
+    written = load(str(wide_model), wide_tuned[0])
+    model, tokenizer = loaded(wide_tuned[0])[0], loaded(wide_model)[1]
+    assert all(torch.equal(weight, model.state_dict()[name]) for name, weight in written.model.state_dict().items())
+    assert written.tokenizer.chat_template == tokenizer.chat_template
 
 
 def test_rows_name_their_adapters_and_rows_that_do_not_fit_say_why(

@@ -20,6 +20,8 @@ from pipelines.training.plan import Plan, Task
 from tests.ports import free_port
 
 WORKERS, MICRO, ROWS = 2, 2, 4
+END = 2
+"""The end-of-sequence token."""
 RATE = EPSILON = 1.0
 """With these, AdamW's first step is g / (|g| + 1): the gradient itself, and not just its sign."""
 
@@ -60,7 +62,7 @@ def tiny_base(folder: Path, tied: bool = True) -> Path:
 def sft_rows() -> Dataset:
     """Rows of one length's order, so that any sampler gives each step the same ones."""
     draw = random.Random(1)
-    ids = [[draw.randrange(3, 250) for _ in range(12 + 3 * k)] for k in range(ROWS)]
+    ids = [[*(draw.randrange(3, 250) for _ in range(11 + 3 * k)), END] for k in range(ROWS)]
     labels = [[-100] * 5 + row[5:] for row in ids]
     return Dataset.from_dict({"input_ids": ids, "labels": labels, "length": [len(row) for row in ids]})
 
@@ -76,7 +78,7 @@ def pairs(model: Any) -> Dataset:
 
     rows: list[dict[str, Any]] = []
     for k in range(ROWS):
-        prompt, chosen, rejected = text(6 + k), text(9 - k), text(4 + k)
+        prompt, chosen, rejected = text(6 + k), [*text(8 - k), END], [*text(3 + k), END]
         logps = completion_logps(model.eval(), [(prompt, chosen), (prompt, rejected)])
         ids = {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected, "length": 20 + k}
         rows.append({**ids, "ref_chosen_logps": logps[0], "ref_rejected_logps": logps[1]})
