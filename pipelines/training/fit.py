@@ -23,7 +23,7 @@ DRIVER_ENVIRONMENT = {
 }
 CPU_ENVIRONMENT = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 """Machines without accelerators are not spot instances, and the watcher is one more process to start."""
-CPU_WORKER_ENVIRONMENT = {"DS_ACCELERATOR": "cpu", "TORCHDYNAMO_DISABLE": "1"}
+CPU_WORKER_ENVIRONMENT = {"DS_ACCELERATOR": "cpu", "TORCHDYNAMO_DISABLE": "1", **CPU_ENVIRONMENT}
 """DeepSpeed imports torch's compiler, which takes seconds and is of no use here."""
 WORKER_ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
@@ -54,6 +54,7 @@ def fit(plan: Plan) -> dict[str, Any]:
         scaling_config=scaling(plan.training, plan.selector),
         run_config=running(plan),
         torch_config=PinnedTorchConfig(backend="nccl" if on_gpu else "gloo", interface=plan.training.interface),
+        **streamed(plan),
     )
     began = time.time()
     try:
@@ -67,7 +68,7 @@ def fit(plan: Plan) -> dict[str, Any]:
     summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     path.unlink()
     summary["seconds"]["total"] = round(time.time() - began, 2)
-    summary["starts"] = starts(plan)
+    summary["starts"] = starts(Path(plan.storage))
     storage.clear(plan)
     if summary["checkpoints_skipped"]:
         logger.warning("%s: %d checkpoints were not stored", plan.name, summary["checkpoints_skipped"])
@@ -96,6 +97,15 @@ def beside(call: Callable[[], object]) -> None:
     done.result()
 
 
+def streamed(plan: Plan) -> dict[str, Any]:
+    """What Ray's trainer is given besides, where training rows are streamed; it imports torch."""
+    if plan.training.ingest != "stream":
+        return {}
+    from pipelines.training import streaming
+
+    return streaming.words_of(plan)
+
+
 def scaling(training: TrainingSettings, selector: Mapping[str, str]) -> Any:
     """Workers, what each asks of Ray, and the labels of the nodes they may run on."""
     from ray.train import ScalingConfig
@@ -121,6 +131,7 @@ def running(plan: Plan) -> Any:
     environment = dict(WORKER_ENVIRONMENT)
     if plan.training.gpus_per_worker == 0:
         environment |= CPU_WORKER_ENVIRONMENT
+    environment |= {name: os.environ[name] for name in CPU_ENVIRONMENT if name in os.environ}
     storage = Path(plan.storage)
     return RunConfig(
         name=storage.name,

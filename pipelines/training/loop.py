@@ -79,7 +79,8 @@ def run(plan: Plan, scratch: Path, clock: "Clock") -> None:
     plan = elastic.fitted(plan, dist.get_world_size())
     found = checkpoint.resume_point(plan)
     convert = found is not None and universal.needed(found, dist.get_world_size())
-    resumed = None if found is None else universal.converted(found) if convert else found.folder
+    nvme = plan.training.offload.optimizer == "nvme"
+    resumed = None if found is None else universal.converted(found, nvme) if convert else found.folder
     note_start(plan, found.marker.step if found else 0)
     # Before the weights: ZeRO-3 shards them while they load.
     arguments = trainers.arguments(plan, scratch, universal=convert)
@@ -119,9 +120,9 @@ def note_start(plan: Plan, step: int) -> None:
             return
 
 
-def starts(plan: Plan) -> list[dict[str, int]]:
-    """The run's record of starts: ``step`` and ``workers`` of each, oldest first."""
-    path = Path(plan.storage) / STARTS
+def starts(storage: Path) -> list[dict[str, int]]:
+    """A run's record of starts: ``step`` and ``workers`` of each, oldest first."""
+    path = storage / STARTS
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 

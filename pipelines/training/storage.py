@@ -15,9 +15,8 @@ from pipelines.training.plan import Plan
 
 PROBE = ".probe"
 PROBE_BYTES = 2**20
-BYTES_PER_TRAINED = 20
-"""A checkpoint's bytes by trained weight in float32: the adapter or model 4, the same in DeepSpeed's state 4, and
-the optimizer's master copy and two moments 12."""
+OPTIMIZER_BYTES = 12
+"""Of a trained weight: its float32 copy and Adam's two moments."""
 GB = 10**9
 
 
@@ -48,13 +47,14 @@ def check(plan: Plan) -> None:
 
 
 def copies(plan: Plan) -> int:
-    """Checkpoints that are in storage at once: the newest, the best, and the one being written."""
-    return plan.training.keep_checkpoints + 2
+    """Checkpoints that are in storage at once: the newest, the one being written, and the best where there is one."""
+    return plan.training.keep_checkpoints + 1 + (plan.stage.evaluate_every > 0)
 
 
 def needed(plan: Plan) -> int:
-    """Bytes that the run's checkpoints take at most."""
-    return copies(plan) * trained_weights(plan) * BYTES_PER_TRAINED
+    """Bytes that the run's checkpoints take at most: each weight once for DeepSpeed and once for everyone else."""
+    halved = plan.training.bf16 and (plan.training.mode == "full" or plan.training.zero_stage == 3)
+    return copies(plan) * trained_weights(plan) * (OPTIMIZER_BYTES + 2 * (2 if halved else 4))
 
 
 def held(storage: Path) -> int:

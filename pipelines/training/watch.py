@@ -10,7 +10,9 @@ from healthy weights and stays. A worker told to end has everyone save first.
 import json
 import logging
 import math
+import os
 import statistics
+import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -36,6 +38,7 @@ FLOOR = math.log(2)
 IDS = ("post_id", "comment_id", "chosen_id", "rejected_id")
 SHOWN = 4
 ASK_EVERY_S = 5.0
+WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 
 
 class Divergence:
@@ -71,7 +74,7 @@ class Watch(TrainerCallback):
         self.losses: list[torch.Tensor] = []
         self.positions: list[list[int]] = []
         self.asked = time.monotonic()
-        self.ask = plan.training.gpus_per_worker > 0  # fit.py has Ray's watcher run for GPUs only
+        self.ask = watched()
 
     def saw(self, loss: torch.Tensor, positions: Sequence[int]) -> None:
         """A micro-batch's share of the step's loss, and its rows' positions among the training rows."""
@@ -139,6 +142,11 @@ class Watch(TrainerCallback):
             f"{what} at step {step}, on the rows {', '.join(ids[:SHOWN])}{more}; {kept}. Look at these rows (all are "
             f"named in {storage / STOPPED}), or lower the stage's learning_rate"
         )
+
+
+def watched() -> bool:
+    """Whether Ray Train looks out for nodes that will go (on by default; fit.py turns it off without GPUs)."""
+    return os.environ.get(WATCHER, "1") != "0" and "ray" in sys.modules and sys.modules["ray"].is_initialized()
 
 
 def gathered(values: list[float], device: torch.device) -> torch.Tensor:

@@ -40,7 +40,7 @@ def test_a_storage_with_room_is_left_as_it_was(plan: Plan) -> None:
     [
         ("size=2m,ro", TrainingError, r"output: .*cannot be written \(Read-only file system\)"),
         ("size=512k", NoSpace, r"output: .*is full \(No space left on device\)"),
-        ("size=2m", NoSpace, r"has 2\.1 MB free, 4 checkpoints need 2\.6 MB.*keep_checkpoints"),
+        ("size=1800k", NoSpace, r"has 1\.8 MB free, 3 checkpoints need 2\.0 MB.*keep_checkpoints"),
     ],
 )
 def test_a_storage_that_is_read_only_full_or_small_is_named(

@@ -53,7 +53,7 @@ def test_two_workers_then_one_then_two_give_the_undisturbed_losses(plan_of: Make
     ranks.train(broken, workers=2, until=reached(broken, 4))
     ranks.train(broken, workers=1, until=reached(broken, 8))
     ranks.train(broken, workers=2)
-    starts = loop.starts(broken)
+    starts = loop.starts(Path(broken.storage))
     assert [start["workers"] for start in starts] == [2, 1, 2]
     assert 0 < starts[1]["step"] < starts[2]["step"] < STEPS
     assert losses(broken) == pytest.approx(losses(whole), rel=0, abs=1e-4)
