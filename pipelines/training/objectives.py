@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from configs.errors import TrainingError
 from configs.training import StageSettings
 from pipelines.training.tokens import REFERENCE_COLUMNS
 
@@ -178,7 +179,9 @@ class Objective:
     def loss(self, pairs: Pairs, beta: float, margins: Tensor | None) -> Tensor:
         """Our own loss of a batch: the mean over its pairs, each times its weight, and the SFT loss."""
         each = BY_PAIR[self.stage.loss](pairs, beta, self.smoothing)
-        if self.mean_margin is not None and margins is not None:
+        if self.mean_margin is not None:
+            if margins is None:
+                raise TrainingError("weights: margin, but the pairs' margins did not come with their tokens")
             each = each * (margins / self.mean_margin)
         return each.mean() + self.stage.rpo_alpha * pairs.sft
 

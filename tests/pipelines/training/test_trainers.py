@@ -12,23 +12,16 @@ import trl
 import trl.trainer.utils
 from datasets import Dataset
 from peft import PeftModel
-from transformers import TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerControl, TrainerState
 from trl import DPOConfig, SFTConfig
 
 from configs.errors import TrainingError
 from configs.settings import Settings
 from pipelines.training import build
+from pipelines.training.dpo import LN2, DpoTrainer
 from pipelines.training.rows import cache_folder, open_rows
 from pipelines.training.tokens import REFERENCE_COLUMNS
-from pipelines.training.trainers import (
-    LN2,
-    DpoTrainer,
-    KeepOrder,
-    LmTrainer,
-    SftTrainer,
-    StopOnBadLoss,
-    score_labels_only_on_the_cpu,
-)
+from pipelines.training.trainers import KeepOrder, LmTrainer, SftTrainer, score_labels_only_on_the_cpu
 from pipelines.training.weights import load_model, load_tokenizer
 from tests.pipelines.training.conftest import Build, Inputs
 
@@ -141,14 +134,6 @@ def test_bfloat16_may_round_a_margin_by_a_nat_and_not_by_more(dpo: DpoTrainer) -
     dpo.check_reference(torch.tensor(math.log(2) + dpo.beta / 2))
     with pytest.raises(TrainingError, match="must be ln 2"):
         dpo.check_reference(torch.tensor(math.log(2) + dpo.beta))
-
-
-@pytest.mark.parametrize("loss", ["nan", math.inf])
-def test_a_loss_that_is_no_number_stops_training(loss: Any, tmp_path: Path) -> None:
-    state = TrainerState()
-    state.global_step = 7
-    with pytest.raises(TrainingError, match=r"step 7.*learning_rate"):
-        StopOnBadLoss().on_log(TrainingArguments(str(tmp_path)), state, TrainerControl(), {"loss": loss})
 
 
 def test_a_restart_in_a_later_epoch_goes_on_in_that_epoch_s_order(dpo: DpoTrainer) -> None:
