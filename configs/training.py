@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from configs.base import Section
 from configs.objectives import ObjectiveSettings
@@ -141,6 +141,11 @@ class DivergenceSettings(Section):
     """Optimizer steps that the running median is taken over."""
 
 
+def unless_false(value: Any) -> Any:
+    """YAML reads a bare ``off`` as false."""
+    return "off" if value is False else value
+
+
 class TrainingSettings(Section):
     """How training runs: workers, memory, precision, fault tolerance, and the stages."""
 
@@ -175,6 +180,8 @@ class TrainingSettings(Section):
     """Training rows from the node's own disk, or streamed by Ray Data for sets larger than that disk; same results."""
     lora: LoraSettings = LoraSettings()
     """Adapter settings, shared by the stages since each continues the one before."""
+    memory_check: Annotated[Literal["refuse", "warn", "off"], BeforeValidator(unless_false)] = "refuse"
+    """What happens before a stage starts whose planned memory exceeds that of the devices."""
     max_failures: int = Field(3, ge=-1)
     """Worker failures that are retried from the last checkpoint; -1 = without limit."""
     keep_checkpoints: int = Field(2, ge=1)

@@ -25,6 +25,7 @@ from pipelines.training.build import in_the_result
 from pipelines.training.card import card
 from pipelines.training.fit import fit
 from pipelines.training.plan import Plan
+from pipelines.training.planner import check as planner
 
 STAGE = "base"
 LM_TOKENS = pa.schema([("input_ids", pa.list_(pa.int32())), ("length", pa.int32())])
@@ -56,6 +57,7 @@ def build(settings: Settings, inputs: Mapping[str, Input], output: Path) -> Mani
     with writing(output, stage=STAGE, settings=needed, inputs=prints, resolved=to_yaml(settings)) as draft:
         work = draft.path / "work"
         prepare(settings, Path(str(inputs["threads"])), work, draft)
+        planner.check_base(settings, str(work / "base"))
         draft.figures |= fit(plan_of(settings, key, work, draft.path))
         shutil.rmtree(work)
         last = curves.last_values(curves.load(draft.path))

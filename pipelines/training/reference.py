@@ -25,6 +25,7 @@ from configs.settings import Settings
 from configs.training import ModelName, StageName
 from pipelines import pools
 from pipelines.manifest import Draft, Input, Manifest, fingerprints, read, require, writing
+from pipelines.training.planner import check as planner
 from pipelines.training.tokens import PAIR_KEYS, REFERENCE_COLUMNS, SPLITS
 from pipelines.training.weights import base_name, weights_hash
 
@@ -70,6 +71,7 @@ def build(
     command = f"llumi train CONFIG --model {model} --stage {stage}"
     tokens, start, base = Path(str(inputs["tokens"])), Path(str(inputs["start"])).resolve(), base_name(inputs["base"])
     require(tokens, command)
+    planner.check_reference(settings, base)
     with writing(
         output,
         stage=stage_name(model, stage),
