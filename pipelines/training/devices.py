@@ -31,6 +31,8 @@ class Devices:
 
     gpus: float | None = None
     """GPUs of the whole cluster; None also where nodes are added on demand."""
+    cuda: bool | None = None
+    """Whether torch sees a GPU wherever Ray gives one."""
     name: str | None = None
     """The GPU's name as its driver gives it."""
     capability: tuple[int, int] | None = None
@@ -70,6 +72,7 @@ def here() -> Devices:
 
     card = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
     return Devices(
+        cuda=card is not None,
         name=card.name if card else None,
         capability=(card.major, card.minor) if card else None,
         gpu_memory=card.total_memory if card else None,
@@ -101,6 +104,7 @@ def least(machines: Iterable[Devices], gpus: float | None) -> Devices:
     sets = [one.packages for one in found if one.packages is not None]
     return Devices(
         gpus=gpus,
+        cuda=all(one.cuda for one in found),
         name=weakest.name,
         capability=weakest.capability,
         gpu_memory=min((one.gpu_memory for one in found if one.gpu_memory), default=None),

@@ -191,6 +191,15 @@ def workers_have_gpus(settings: Settings, devices: Devices) -> str | None:
     )
 
 
+def torch_sees_the_gpus(settings: Settings, devices: Devices) -> str | None:
+    if devices.cuda is not False:
+        return None
+    return (
+        "training.gpus_per_worker: Ray gives GPUs on some node where torch sees none; install a torch built for CUDA "
+        "and the driver there, or set it to 0"
+    )
+
+
 RULES: tuple[Rule, ...] = (
     attention_is_known,
     attention_runs_on_this_device,
@@ -205,6 +214,7 @@ RULES: tuple[Rule, ...] = (
     parameters_can_be_offloaded,
     nvme_is_there,
     workers_have_gpus,
+    torch_sees_the_gpus,
 )
 
 

@@ -41,13 +41,13 @@ class Case:
     """Arguments of the trainer that differ."""
 
 
-def tiny_base(folder: Path, tied: bool = True) -> Path:
+def tiny_base(folder: Path, tied: bool = True, width: int = 32) -> Path:
     """A random model of some ten thousand weights, with its tokenizer."""
     from pipelines.training import scratch
     from pipelines.training.weights import load_model
 
     sizes = load("demo").model.scratch.model_copy(
-        update={"hidden_size": 32, "intermediate_size": 64, "layers": 2, "heads": 2, "kv_heads": 1}
+        update={"hidden_size": width, "intermediate_size": 2 * width, "layers": 2, "heads": 2, "kv_heads": 1}
     )
     tokenizer = scratch.train_tokenizer(["a reply to a post " * 9, "[INST] how are you today [/INST]"], 400, 256)
     tokenizer.save_pretrained(folder)
@@ -65,6 +65,15 @@ def sft_rows() -> Dataset:
     ids = [[*(draw.randrange(3, 250) for _ in range(11 + 3 * k)), END] for k in range(ROWS)]
     labels = [[-100] * 5 + row[5:] for row in ids]
     return Dataset.from_dict({"input_ids": ids, "labels": labels, "length": [len(row) for row in ids]})
+
+
+def scored_pairs(plan: Plan) -> Dataset:
+    """``pairs`` under what the plan starts from, as the reference of a run is scored."""
+    from pipelines.generation.scoring import Policies
+
+    settings = load("demo").model_copy(update={"training": plan.training})
+    with Policies(plan.base, {"reference": plan.start}, settings).under("reference") as model:
+        return pairs(model)
 
 
 def pairs(model: Any) -> Dataset:
@@ -146,12 +155,12 @@ def one(base: Path, case: Case, folder: Path) -> None:
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     from pipelines.training import trainers
-    from pipelines.training.weights import load_model, load_tokenizer, trainable_model
+    from pipelines.training.weights import load_tokenizer, trainable_model
 
     unset_hf_deepspeed_config()
     AcceleratorState._reset_state(True)
     plan = plan_of(base, case, folder)
-    rows = pairs(load_model(case.start or str(base))) if case.task == "dpo" else sft_rows()
+    rows = scored_pairs(plan) if case.task == "dpo" else sft_rows()
     args = trainers.arguments(plan, folder / "scratch")
     for name, value in {"adam_epsilon": EPSILON, **case.words}.items():
         setattr(args, name, value)

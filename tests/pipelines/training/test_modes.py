@@ -22,12 +22,13 @@ from tests.pipelines.training import steps
 GPU = ["training.gpus_per_worker=1", "training.bf16=true"]
 HOPPER = Devices(
     gpus=16,
+    cuda=True,
     name="NVIDIA H100",
     capability=(9, 0),
     packages=frozenset({"bitsandbytes", "flash-attn", "kernels"}),
     libaio=True,
 )
-TURING = Devices(gpus=16, name="Tesla T4", capability=(7, 5), packages=frozenset(), libaio=False)
+TURING = Devices(gpus=16, cuda=True, name="Tesla T4", capability=(7, 5), packages=frozenset(), libaio=False)
 FLASH, HUB = "model.attention=flash_attention_2", "model.attention=kernels-community/flash-attn2"
 NVME = ["training.zero_stage=3", "training.offload.optimizer=nvme"]
 
@@ -56,6 +57,7 @@ REFUSED: dict[str, tuple[list[str], Devices | None, str]] = {
     "NVMe by ZeRO-2": (["training.offload.optimizer=nvme"], None, r"nvme needs training\.zero_stage 3 or above.* 2"),
     "NVMe without a path": (NVME, None, r"training\.offload\.nvme_path: nvme needs a folder"),
     "NVMe without libaio": ([*NVME, "training.offload.nvme_path=/x", GPU[0]], TURING, r"no libaio; install it.*cpu"),
+    "GPUs that torch does not see": (GPU, Devices(gpus=2, cuda=False), r"gpus_per_worker: Ray gives GPUs.*sees none"),
     "more workers than GPUs": (
         ["training.workers=17", *GPU],
         HOPPER,
