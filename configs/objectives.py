@@ -86,7 +86,7 @@ class ObjectiveSettings(Section):
     label_smoothing: float | Literal["auto"] = 0.0
     """Share of pairs whose label is taken to be wrong (0-0.5); ``auto`` estimates it from the pairs (noise.py)."""
     weights: Literal["none", "margin"] = "none"
-    """``margin``: pairs count by their margin, the mean pair 1."""
+    """``margin``: pairs count by log2(1 + the votes that part their replies), the mean pair 1."""
     rpo_alpha: float = Field(0.0, ge=0)
     """Weight of the SFT loss on the chosen reply, added to DPO's (Pang et al. 2024); in nats a token."""
     schedule: str = "cosine"

@@ -65,7 +65,7 @@ class DpoTrainer(TokenRows, DPOTrainer):
     def pursue(self, objective: Objective) -> None:
         """Minimise ``objective``, of which TRL has been told its part (``Objective.arguments``)."""
         self.objective = objective
-        if objective.mean_margin is not None:
+        if objective.mean_weight is not None:
             self.carry(MARGIN)
         if objective.stage.beta_to is not None:
             self.add_callback(BetaSchedule(self, objective))

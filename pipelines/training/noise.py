@@ -127,8 +127,8 @@ def features(ids: list[int]) -> NDArray[np.int64]:
     return np.unique(np.concatenate([tokens % VOCABULARY, VOCABULARY + neighbours]))
 
 
-def mean_margin(tokens: Path, field: str) -> float:
-    """The mean margin of the training pairs, which weights are relative to.
+def mean_weight(tokens: Path, field: str) -> float:
+    """The mean of log2(1 + margin) over the training pairs, which weights are relative to.
 
     Raises ConfigError naming ``field`` where pairs have no margin, or one that is not above 0.
     """
@@ -141,4 +141,4 @@ def mean_margin(tokens: Path, field: str) -> float:
             f"{field}: margin needs a margin above 0 on every training pair, and {tokens} has pairs without; "
             "set it to none, or make the pairs again with a rule that measures one"
         )
-    return float(pc.mean(values).as_py())
+    return float(np.log2(1 + values.to_numpy()).mean())

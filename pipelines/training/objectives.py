@@ -158,8 +158,8 @@ class Objective:
     stage: StageSettings
     smoothing: float
     """Label smoothing, estimated where the settings say so."""
-    mean_margin: float | None = None
-    """Mean margin of the training pairs; None where pairs are not weighted."""
+    mean_weight: float | None = None
+    """Mean of log2(1 + margin) over the training pairs; None where pairs are not weighted."""
 
     @property
     def ours(self) -> bool:
@@ -177,12 +177,16 @@ class Objective:
         }
 
     def loss(self, pairs: Pairs, beta: float, margins: Tensor | None) -> Tensor:
-        """Our own loss of a batch: the mean over its pairs, each times its weight, and the SFT loss."""
+        """Our own loss of a batch: the mean over its pairs, each times its weight, and the SFT loss.
+
+        A pair's weight is log2(1 + margin), 1 on average over the training split: margins are net votes,
+        which are products of how many came by, and of a few pairs they are a hundred times the median.
+        """
         each = BY_PAIR[self.stage.loss](pairs, beta, self.smoothing)
-        if self.mean_margin is not None:
+        if self.mean_weight is not None:
             if margins is None:
                 raise TrainingError("weights: margin, but the pairs' margins did not come with their tokens")
-            each = each * (margins / self.mean_margin)
+            each = each * (torch.log2(1 + margins) / self.mean_weight)
         return each.mean() + self.stage.rpo_alpha * pairs.sft
 
     def beta(self, step: int, steps: int) -> float:

@@ -46,8 +46,8 @@ class Plan:
     """Folder of the trackers' files; None: no tracker."""
     label_noise: float | None = None
     """Share of wrong labels where it was estimated (``label_smoothing: auto``)."""
-    mean_margin: float | None = None
-    """Mean margin of the training pairs, where they are weighted by it."""
+    mean_weight: float | None = None
+    """Mean of the training pairs' weights before they are made 1 on average, where pairs are weighted."""
     selector: Mapping[str, str] = field(default_factory=dict)
     """Labels of the nodes that workers may run on; empty = any node."""
 

@@ -32,7 +32,7 @@ def ready(plan: Plan, stage: StageName, rows: Mapping[str, RowCount]) -> Plan:
     if own.label_smoothing == "auto":
         plan = replace(plan, label_noise=noise.estimate(tokens, f"{field}.label_smoothing").rate)
     if own.weights == "margin":
-        plan = replace(plan, mean_margin=noise.mean_margin(tokens, f"{field}.weights"))
+        plan = replace(plan, mean_weight=noise.mean_weight(tokens, f"{field}.weights"))
     return plan
 
 

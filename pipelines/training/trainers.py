@@ -120,7 +120,7 @@ def arguments(plan: Plan, folder: Path, *, universal: bool = False) -> SFTConfig
 def objective_of(plan: Plan) -> Objective:
     """What a DPO run minimises."""
     given = plan.stage.label_smoothing
-    return Objective(plan.stage, plan.label_noise or 0.0 if given == "auto" else float(given), plan.mean_margin)
+    return Objective(plan.stage, plan.label_noise or 0.0 if given == "auto" else float(given), plan.mean_weight)
 
 
 def score_labels_only_on_the_cpu() -> None:

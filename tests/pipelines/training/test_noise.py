@@ -79,9 +79,9 @@ def test_many_pairs_are_drawn_evenly_over_all_files(tmp_path: Path, monkeypatch:
     assert noise.sampled(written(tmp_path, rows)).num_rows == 10
 
 
-def test_the_mean_margin_is_that_of_the_training_pairs(tmp_path: Path) -> None:
-    rows: list[Pair] = [{"post_id": str(k), MARGIN: float(k)} for k in (1, 2, 6)]
-    assert noise.mean_margin(written(tmp_path, rows), "training.dpo1.weights") == 3.0
+def test_the_mean_weight_is_that_of_the_training_pairs(tmp_path: Path) -> None:
+    rows: list[Pair] = [{"post_id": str(k), MARGIN: float(k)} for k in (1, 3, 7)]
+    assert noise.mean_weight(written(tmp_path, rows), "training.dpo1.weights") == 2.0
 
 
 @pytest.mark.parametrize("margin", [{}, {MARGIN: None}, {MARGIN: 0.0}])
@@ -89,4 +89,4 @@ def test_pairs_without_a_margin_cannot_be_weighted(margin: dict[str, float | Non
     rows: list[Pair] = [{"post_id": "a", MARGIN: 1.0} | {"other": 1}, {"post_id": "b", **margin}]
     rows = rows if margin else [{"post_id": "b"}]
     with pytest.raises(ConfigError, match=r"training\.dpo1\.weights: margin needs a margin above 0 on every"):
-        noise.mean_margin(written(tmp_path, rows), "training.dpo1.weights")
+        noise.mean_weight(written(tmp_path, rows), "training.dpo1.weights")

@@ -33,8 +33,8 @@ def plans(world: World) -> list[Plan]:
         smoothing = {"label_smoothing": 0.1} if loss in ("robust", "exo_pair") else {}
         made.append(world.plan(loss, loss=loss, beta=BETA, max_steps=2, **smoothing))
     for name, given in MIXED.items():
-        margin = 2.0 if name == "weighted" else None
-        made.append(replace(world.plan(name, beta=BETA, max_steps=4, **given), mean_margin=margin))
+        weight = 1.5 if name == "weighted" else None
+        made.append(replace(world.plan(name, beta=BETA, max_steps=4, **given), mean_weight=weight))
     return made
 
 

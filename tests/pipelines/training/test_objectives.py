@@ -83,9 +83,9 @@ def test_robust_is_unbiased_under_the_flips_that_it_is_told_of() -> None:
     assert torch.allclose(mean, BY_PAIR["sigmoid"](given, BETA, 0.0))
 
 
-def test_weights_are_relative_to_the_mean_margin_and_the_sft_loss_is_added() -> None:
-    margins = torch.tensor([1.0, 2.0, 6.0], dtype=torch.float64)
-    objective = Objective(stage(weights="margin", rpo_alpha=0.5), 0.0, mean_margin=3.0)
+def test_weights_are_1_on_average_and_the_sft_loss_is_added() -> None:
+    margins = torch.tensor([1.0, 3.0, 63.0], dtype=torch.float64)
+    objective = Objective(stage(weights="margin", rpo_alpha=0.5), 0.0, mean_weight=3.0)
     each = [-log(0.3 * (c - r)) for c, r, _, _ in ROWS]
     expected = sum(w * loss for w, loss in zip((1 / 3, 2 / 3, 2.0), each, strict=True)) / 3 + 0.5 * 2.5
     assert float(objective.loss(pairs(), BETA, margins)) == pytest.approx(expected)
@@ -158,7 +158,7 @@ def test_each_loss_is_trl_s_own_number_on_a_batch(name: str, trainer: DpoTrainer
 def test_margins_and_positions_come_with_a_batch_and_never_reach_the_model(trainer: DpoTrainer, world: World) -> None:
     batch = next(iter(trainer.get_train_dataloader()))
     assert batch["margin"].shape[0] * 2 == batch["input_ids"].shape[0]
-    trainer.objective = Objective(stage(weights="margin"), 0.0, mean_margin=float(batch["margin"].mean()))
+    trainer.objective = Objective(stage(weights="margin"), 0.0, mean_weight=1.5)
     weighted = float(trainer.compute_loss(trainer.model, dict(batch)))
     batch["margin"] = torch.full_like(batch["margin"], float(batch["margin"].mean()))
     assert weighted != pytest.approx(float(trainer.compute_loss(trainer.model, dict(batch))), abs=1e-6)

@@ -41,8 +41,8 @@ def test_an_estimated_share_of_wrong_labels_becomes_the_label_smoothing(tmp_path
 
 def test_pairs_that_are_to_be_weighted_need_margins(tmp_path: Path) -> None:
     pairs, _ = community(20, 2.0)
-    written(tmp_path / "tokens", [{**pair, "margin": 1.0 + k} for k, pair in enumerate(pairs[:3])])
-    assert ready(plan(tmp_path, weights="margin"), "dpo1", ROWS).mean_margin == 2.0
+    written(tmp_path / "tokens", [{**pair, "margin": 2.0 ** (k + 1) - 1} for k, pair in enumerate(pairs[:3])])
+    assert ready(plan(tmp_path, weights="margin"), "dpo1", ROWS).mean_weight == 2.0
     written(tmp_path / "bare" / "tokens", pairs)
     with pytest.raises(ConfigError, match=r"training\.dpo1\.weights"):
         ready(plan(tmp_path / "bare", weights="margin"), "dpo1", ROWS)
