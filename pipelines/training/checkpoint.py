@@ -26,12 +26,12 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from configs.errors import TrainingError
 from pipelines.training.plan import Plan
+from pipelines.training.storage import attempted, reason, waits
 
 logger = logging.getLogger("llumi.training")
 
 MARKER = "COMPLETE"
 NAME = re.compile(r"checkpoint-(\d+)$")
-LONGEST_WAIT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -142,40 +142,12 @@ def retained(found: list[Checkpoint], newest_kept: int, best: int | None) -> set
     return {c.folder for c in found[-newest_kept:]} | {c.folder for c in found if c.marker.step == best}
 
 
-def waits(retries: int, first: float) -> Iterator[float]:
-    """Seconds before each retry: doubled each time, at most a minute."""
-    return (min(first * 2**k, LONGEST_WAIT_S) for k in range(retries))
-
-
-def attempted(call: Callable[[], object], pauses: Iterator[float], sleep: Callable[[float], None]) -> str | None:
-    """Call until storage takes it; None on success, else what the last attempt met."""
-    while True:
-        try:
-            call()
-        except OSError as error:  # shutil.Error, which copytree raises, is one too
-            met = reason(error)
-        else:
-            return None
-        pause = next(pauses, None)
-        if pause is None:
-            return met
-        logger.warning("storage failed, next attempt in %.1f s: %s", pause, met)
-        sleep(pause)
-
-
-def reason(error: OSError) -> str:
-    """What storage said, in a few words."""
-    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
-        return str(error.args[0][0][-1])
-    return error.strerror or type(error).__name__
-
-
 class SaveCheckpoints(TrainerCallback):
     """Decides when to save, stores what was saved, and keeps the newest checkpoints and the best.
 
     The stage's ``save_every`` counts optimizer steps; 0 saves at each epoch's end. Others may
     ask for more (``control.should_save``). Nothing is saved after the last step, since the
-    finished model is written right then, unless that step is the best.
+    finished model is written right then.
     """
 
     def __init__(self, plan: Plan, skipped: int = 0, sleep: Callable[[float], None] = time.sleep):

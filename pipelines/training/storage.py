@@ -1,4 +1,4 @@
-"""Whether a run's checkpoints will find room, asked before any worker starts; and an empty place afterwards.
+"""Where checkpoints go: whether they will find room, asked before any worker starts, and retries while they are copied.
 
 A probe file is written, since only writing shows a disk that is mounted read-only or a quota
 that is used up. It is small: what N checkpoints need is compared with what the file system
@@ -6,18 +6,23 @@ says is free, because filling it would take as long as training.
 """
 
 import errno
+import logging
 import os
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from configs.errors import NoSpace, TrainingError
 from pipelines.training.plan import Plan
+
+logger = logging.getLogger("llumi.training")
 
 PROBE = ".probe"
 PROBE_BYTES = 2**20
 OPTIMIZER_BYTES = 12
 """Of a trained weight: its float32 copy and Adam's two moments."""
 GB = 10**9
+LONGEST_WAIT_S = 60.0
 
 
 def check(plan: Plan) -> None:
@@ -91,3 +96,31 @@ def clear(plan: Plan) -> None:
     for left in storage.parent.glob(f"{stage}-*"):
         if left.name.rpartition("-")[0] == stage:
             shutil.rmtree(left, ignore_errors=True)
+
+
+def waits(retries: int, first: float) -> Iterator[float]:
+    """Seconds before each retry: doubled each time, at most a minute."""
+    return (min(first * 2**k, LONGEST_WAIT_S) for k in range(retries))
+
+
+def attempted(call: Callable[[], object], pauses: Iterator[float], sleep: Callable[[float], None]) -> str | None:
+    """Call until storage takes it; None on success, else what the last attempt met."""
+    while True:
+        try:
+            call()
+        except OSError as error:  # shutil.Error, which copytree raises, is one too
+            met = reason(error)
+        else:
+            return None
+        pause = next(pauses, None)
+        if pause is None:
+            return met
+        logger.warning("storage failed, next attempt in %.1f s: %s", pause, met)
+        sleep(pause)
+
+
+def reason(error: OSError) -> str:
+    """What storage said, in a few words."""
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
+        return str(error.args[0][0][-1])
+    return error.strerror or type(error).__name__

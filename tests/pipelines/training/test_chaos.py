@@ -76,9 +76,6 @@ class Run:
         self.driver.kill()
         self.driver.wait()
         self.killed.append("driver")
-        gone = time.monotonic() + 30
-        while training_workers() and time.monotonic() < gone:  # Ray ends them with their driver
-            time.sleep(0.1)
         self.start()
 
     def kill_a_worker(self, draw: random.Random) -> bool:

@@ -20,8 +20,8 @@ from pipelines.training.checkpoint import (
     resume_point,
     retained,
     step_of,
-    waits,
 )
+from pipelines.training.storage import waits
 from tests.pipelines.training.faults import alone, may_mount, mounted, plan_at
 
 RUN = "gm-sft-0123456789ab"
