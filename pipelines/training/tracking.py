@@ -119,6 +119,7 @@ class Wandb:
             dir=str(self.folder),
             config=dict(self.settings),
             mode="online" if self.online else "offline",
+            settings=wandb.Settings(silent=True, console="off", disable_git=True),
         )
 
     def write(self, numbers: Mapping[str, float], step: int) -> None:

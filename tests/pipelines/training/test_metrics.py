@@ -51,3 +51,11 @@ def test_a_meter_counts_training_and_leaves_out_what_it_is_told_to() -> None:
     assert found["mfu"] == pytest.approx(found["tokens_per_second_per_worker"] * 2.0 / 1e6)
     assert found["memory_peak_gib"] == pytest.approx(memory_peak(), rel=0.01)
     assert meter.read() == {} and "mfu" not in Meter(2.0, None).read()
+
+
+def test_peaks_are_those_that_the_planner_counts_with() -> None:
+    from pipelines.training.planner.gpus import GPUS
+
+    known = {one.name: peak_of(f"NVIDIA {name}") for one in GPUS for name in (one.name, *one.names) if peak_of(name)}
+    assert len(known) >= 6
+    assert all(known[one.name] == one.peak for one in GPUS if one.name in known)

@@ -9,7 +9,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from configs.errors import ConfigError
+from configs.settings import Settings
 from configs.training import TrainingSettings
+from pipelines.layout import Layout
+from pipelines.manifest import read
 from pipelines.training.plan import Plan
 from pipelines.training.readiness import check_trackers
 from pipelines.training.tracking import EventFiles, Mlflow, Track, parameters, sinks_of
@@ -64,6 +67,16 @@ def test_mlflow_s_file_store_holds_one_run_with_its_settings_over_restarts(tmp_p
 
 def test_no_path_of_a_machine_is_told_to_a_tracker(tmp_path: Path) -> None:
     assert str(tmp_path) not in str(parameters(plan(tmp_path))) and parameters(plan(tmp_path))["lora.r"] == 16
+
+
+def test_a_stage_leaves_its_event_files_and_figures(settings: Settings, sft_adapter: Path) -> None:
+    made = read(sft_adapter)
+    assert made is not None
+    assert made.figures["exported_step"] == made.figures["steps"] == 2 and made.figures["memory_peak_gib"] > 0.1
+    (folder,) = Layout(Path(settings.output)).logs.glob("gm-sft-*")
+    events = EventAccumulator(str(folder)).Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2]
+    assert [event.step for event in events.Scalars("eval/loss")] == [2]
 
 
 class Broken:

@@ -75,6 +75,9 @@ def test_dpo_holds_no_reference_in_memory(dpo: DpoTrainer) -> None:
 class StockDpo(trl.DPOTrainer):
     """TRL's trainer with its frozen copy of the adapter, which is only told that the rows are tokens already."""
 
+    batching = DpoTrainer.batching
+    max_length = DpoTrainer.max_length
+
     def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
         return dataset
 
