@@ -96,8 +96,9 @@ class Watch(TrainerCallback):
         told = gathered([sum(losses), self.grad_norm(), float(notice.told()), float(asking)], args.device)
         loss, norm = told[:, 0].mean().item(), told[:, 1].max().item()
         if not torch.isfinite(told[:, :2]).all():
-            bad = [rows for value, rows in zip(losses, positions, strict=False) if not math.isfinite(value)]
-            self.stop(f"the loss is {loss:g}, the gradient's norm {norm:g}", state.global_step, loss, bad or positions)
+            if not torch.isfinite(told[:, 0]).all():  # else the gradient's share of a row is not known
+                positions = [rows for value, rows in zip(losses, positions, strict=False) if not math.isfinite(value)]
+            self.stop(f"the loss is {loss:g}, the gradient's norm {norm:g}", state.global_step, loss, positions)
         median = self.divergence.median()
         if self.divergence.after(loss):
             over = f"the loss is {loss:.4g}, for {self.divergence.high} steps over {self.divergence.settings.factor:g}"
@@ -133,15 +134,22 @@ class Watch(TrainerCallback):
         last = checkpoint.newest(storage)
         kept = f"the checkpoint of step {last.marker.step} stays" if last else "no checkpoint was saved yet"
         if dist.get_rank() == 0:
-            record = {"step": step, "loss": repr(loss), "why": what, "batches": batches}
-            storage.mkdir(parents=True, exist_ok=True)
-            (storage / STOPPED).write_text(json.dumps(record, indent=2), encoding="utf-8")
+            self.write({"step": step, "loss": repr(loss), "why": what, "batches": batches})
         ids = [name for batch in batches for name in batch]
         more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
         raise TrainingError(
             f"{what} at step {step}, on the rows {', '.join(ids[:SHOWN])}{more}; {kept}. Look at these rows (all are "
             f"named in {storage / STOPPED}), or lower the stage's learning_rate"
         )
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Leave the record in storage; one that fails costs the record only."""
+        path = Path(self.plan.storage) / STOPPED
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(record, indent=2), encoding="utf-8")
+        except OSError as error:
+            logger.warning("%s was not written: %s", path, error.strerror)
 
 
 def watched() -> bool:
