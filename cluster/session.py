@@ -126,12 +126,14 @@ def reachable(address: str) -> None:
 
 def admitted(address: str) -> None:
     """Raises ClusterError at once where the cluster wants another token; Ray itself tries for 20 s."""
+    from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
     from ray.exceptions import AuthenticationError, RpcError
 
     if ":" not in address:
         return
     try:
+        ensure_token_if_auth_enabled(create_token_if_missing=False)  # without a token the client would abort us
         GcsClient(address=address)
     except AuthenticationError as error:
         raise refused(address) from error
