@@ -66,7 +66,8 @@ class OffloadSettings(Section):
     """What DeepSpeed keeps outside of the GPU (Ren et al. 2021; to NVMe: Rajbhandari et al. 2021)."""
 
     optimizer: Literal["none", "cpu", "nvme"] = "none"
-    """Where the optimizer's state lies and its step is computed; ``cpu`` from ZeRO-1 on, ``nvme`` with ZeRO-3."""
+    """Where the optimizer's state lies and its step is computed, from ZeRO-1 on; ``nvme`` is refused, as DeepSpeed does
+    not resume from it."""
     parameters: Literal["none", "cpu", "nvme"] = "none"
     """Where weights lie that no layer needs just now; with ZeRO-3."""
     nvme_path: str | None = None

@@ -30,7 +30,7 @@ HOPPER = Devices(
 )
 TURING = Devices(gpus=16, cuda=True, name="Tesla T4", capability=(7, 5), packages=frozenset(), libaio=False)
 FLASH, HUB = "model.attention=flash_attention_2", "model.attention=kernels-community/flash-attn2"
-NVME = ["training.zero_stage=3", "training.offload.optimizer=nvme"]
+NVME = ["training.zero_stage=3", "training.offload.parameters=nvme"]
 
 REFUSED: dict[str, tuple[list[str], Devices | None, str]] = {
     "unknown attention": (["model.attention=flash"], None, r"model\.attention: flash is no.*sdpa, eager, flex_att"),
@@ -54,7 +54,11 @@ REFUSED: dict[str, tuple[list[str], Devices | None, str]] = {
     "bfloat16 on old GPUs": (GPU, TURING, r"training\.bf16: bfloat16 needs.*8\.0.*7\.5; set it to false"),
     "offload without sharding": (["training.zero_stage=0", "training.offload.optimizer=cpu"], None, r"zero_stage 1 or"),
     "weights offloaded by ZeRO-2": (["training.offload.parameters=cpu"], None, r"offload\.parameters: cpu needs.*3"),
-    "NVMe by ZeRO-2": (["training.offload.optimizer=nvme"], None, r"nvme needs training\.zero_stage 3 or above.* 2"),
+    "the optimizer on NVMe": (
+        ["training.offload.optimizer=nvme"],
+        None,
+        r"offload\.optimizer: from nvme.*resumes.*cpu",
+    ),
     "NVMe without a path": (NVME, None, r"training\.offload\.nvme_path: nvme needs a folder"),
     "NVMe without libaio": ([*NVME, "training.offload.nvme_path=/x", GPU[0]], TURING, r"no libaio; install it.*cpu"),
     "GPUs that torch does not see": (GPU, Devices(gpus=2, cuda=False), r"gpus_per_worker: Ray gives GPUs.*sees none"),
