@@ -6,13 +6,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from transformers import PreTrainedTokenizerFast
 
-from configs.errors import DataError, MissingInput
+from configs import prompts
+from configs.errors import ConfigError, DataError, MissingInput, StageOrderError
 from configs.settings import Settings
+from pipelines.evaluation.summary import tokenised
 from pipelines.layout import Layout
 from pipelines.pairs.schema import PAIR, SFT
 from pipelines.training import tokens
 from pipelines.training.encode import encode
+from pipelines.training.weights import load_tokenizer
 
 
 def rows(folder: Path, split: str = "train") -> list[dict[str, Any]]:
@@ -145,3 +149,84 @@ def test_rows_that_were_never_made_are_named(
 ) -> None:
     with pytest.raises(MissingInput, match="train holds no Parquet file"):
         tokens.encode_split(tmp_path / "train", tmp_path / "out", None, limit=0, keys=("post_id",), seed=0)  # type: ignore[arg-type]
+
+
+def test_a_long_prompt_is_cut_or_the_row_dropped_because_its_completion_would_be(base_folder: Path) -> None:
+    long = prompts.messages("gm", "I am tired. " * 100)
+    texts = {"fits": "That sounds hard.", "long": "hard " * 300}
+    made = [
+        {"prompt": long, "completion": [{"role": "assistant", "content": text}], "post_id": "p", "comment_id": name}
+        for name, text in texts.items()
+    ]
+    source, target = base_folder.parent / "in.parquet", base_folder.parent / "out.parquet"
+    pq.write_table(pa.Table.from_pylist([{n: row.get(n) for n in SFT.names} for row in made], schema=SFT), source)
+    whole = encode_all(source, target, base_folder, "sft", longest=10_000)
+    assert (whole["kept"], whole.get("cut", 0)) == (2, 0)
+    lengths = pq.read_table(target)["length"].to_pylist()
+    counts = encode_all(source, target, base_folder, "sft", longest=lengths[0] - 200, cut=True)
+    assert (counts["kept"], counts["cut"], counts["completion_too_long"]) == (1, 1, 1)
+    assert pq.read_table(target)["comment_id"].to_pylist() == ["fits"]
+    assert lengths[0] - 215 < pq.read_table(target)["length"][0].as_py() <= lengths[0] - 200
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "margin"), [(9, 2, 7.0), (1, 3, -2.0), (None, None, None), (4, None, None)]
+)
+def test_a_pair_s_margin_is_in_votes_where_votes_chose_it(chosen: Any, rejected: Any, margin: float | None) -> None:
+    assert tokens.margin_of({"chosen_score": chosen, "rejected_score": rejected}) == margin
+
+
+def test_an_output_says_what_it_was_made_with_and_shows_what_is_learned(
+    settings: Settings, layout: Layout, base_folder: Path, tmp_path: Path, ray_cluster: None, caplog: Any
+) -> None:
+    """Lengths, hashes and the masking page of one output; its refusal and its renewal once the template changed."""
+    inputs, out = {"rows": layout.pairs, "base": str(base_folder)}, tmp_path / "out"
+    given = settings.model_copy(update={"model": settings.model.model_copy(update={"base": str(base_folder)})})
+    made = tokens.build(given, inputs, out, model="gm", stage="dpo1")
+    whole, written = made.figures["lengths"]["train"], rows(out)
+    sums = [len(r["prompt_ids"]) + len(r[name]) for r in written for name in ("chosen_ids", "rejected_ids")]
+    assert whole["whole"]["count"] == len(sums) and whole["whole"]["max"] == max(sums)
+    learned = sum(len(r["chosen_ids"]) + len(r["rejected_ids"]) for r in written)
+    assert whole["trained_share"] == round(learned / sum(sums), 4)
+    assert made.figures["masking"] | {"tokens": 0, "trained": 0} == {"rows": 4, "tokens": 0, "trained": 0, "wrong": 0}
+    assert [row["learned"] for row in tokenised({"tokens/gm/dpo1": made})] == [whole["trained_share"]]
+    page = (out / "masking.html").read_text()
+    assert page.count("<mark>") > 20 and "</mark>" in page
+    assert page not in (out / "manifest.json").read_text()
+    assert "makes sense" not in (out / "manifest.json").read_text()
+
+    assert made.settings | tokens.depends(given, "gm", "dpo1") == made.settings
+    tokens.check(out, str(base_folder), None, "llumi train")
+    template = base_folder / "chat_template.jinja"
+    template.write_text(template.read_text().replace("' [INST] '", "'[INST] '"))
+    changed_now = tokens.depends(given, "gm", "dpo1")
+    assert {name for name, value in changed_now.items() if made.settings[name] != value} == {"template"}
+    with pytest.raises(StageOrderError, match=r"made with another template than .* has now: run `llumi train`"):
+        tokens.check(out, str(base_folder), None, "llumi train")
+    with caplog.at_level("INFO", "llumi.tokens"):
+        tokens.tell_changes(out, changed_now)
+    told = [record.getMessage() for record in caplog.records if record.name == "llumi.tokens"]
+    assert told == ["tokens/gm/dpo1: made again, as these changed: template"]
+
+
+@pytest.mark.parametrize(
+    ("known", "pads"), [({"unk_token": "<unk>"}, "<unk>"), ({}, "</s>"), ({"pad_token": "<s>"}, "<s>")]
+)
+def test_a_tokenizer_without_padding_pads_with_what_masks_will_hide(
+    tokenizer: Any, tmp_path: Path, known: dict[str, str], pads: str
+) -> None:
+    bare = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, eos_token="</s>", **known)
+    bare.chat_template = tokenizer.chat_template
+    bare.save_pretrained(tmp_path)
+    assert load_tokenizer(str(tmp_path)).pad_token == pads
+
+
+def test_a_tokenizer_without_an_end_token_or_template_is_refused(tokenizer: Any, tmp_path: Path) -> None:
+    endless = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer)
+    endless.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"no chat template; set model\.base"):
+        load_tokenizer(str(tmp_path))
+    endless.chat_template = tokenizer.chat_template
+    endless.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="no end-of-sequence token, so no reply could ever end"):
+        load_tokenizer(str(tmp_path))
