@@ -37,7 +37,7 @@ FLOOR = math.log(2)
 """Smallest median in nats that a loss is compared with: pairs that are all but learnt lie far below, and jump."""
 IDS = ("post_id", "comment_id", "chosen_id", "rejected_id")
 SHOWN = 4
-ASK_EVERY_S = 5.0
+ASK_EVERY_S = 2.0
 WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 
 

@@ -120,7 +120,7 @@ def test_a_run_grows_with_the_cluster_and_saves_before_a_drained_node_is_gone(
 ) -> None:
     for name, value in WATCHING.items():
         monkeypatch.setenv(name, value)
-    run = make(1500, 5, workers=WorkerRange(min=1, max=2), cpus_per_worker=3)
+    run = make(NEVER, 20, workers=WorkerRange(min=1, max=2), cpus_per_worker=3)
     run.start()
     run.wait(lambda: run.step() > 0)
     with another_node(cpus=3) as node:
@@ -130,11 +130,10 @@ def test_a_run_grows_with_the_cluster_and_saves_before_a_drained_node_is_gone(
         run.wait(lambda: run.step() > run.starts()[-1]["step"])
         address = ray.get_runtime_context().gcs_address
         why = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "test"]
-        words = ["drain-node", "--address", address, "--node-id", node, "--deadline-remaining-seconds", "2", *why]
+        words = ["drain-node", "--address", address, "--node-id", node, "--deadline-remaining-seconds", "8", *why]
         subprocess.run([RAY, *words], check=True, capture_output=True)
+        run.wait(lambda: run.step() % 20)  # a step at which nothing else is saved
         run.wait(lambda: len(run.starts()) == 3)
-    figures = run.figures()
-    assert [start["workers"] for start in figures["starts"][:3]] == [1, 2, 1]
-    steps = [start["step"] for start in figures["starts"]]
-    assert 0 < steps[1] < steps[2] < 1500
-    assert len(losses(run)) == 1500
+    starts = run.starts()
+    assert [start["workers"] for start in starts] == [1, 2, 1]
+    assert 0 < starts[1]["step"] < starts[2]["step"]
