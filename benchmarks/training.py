@@ -1,9 +1,10 @@
-"""DPO on stored log-probabilities against TRL with its reference in memory; and what a start costs.
+"""DPO on stored log-probabilities against TRL with its reference in memory; steps against torchrun; what a start costs.
 
-A random Mistral of 6 million weights, pairs of 250 to 420 tokens a reply, two epochs. Each way runs
+DPO: a random Mistral of 6 million weights, pairs of 250 to 420 tokens a reply, two epochs. Each way runs
 in a process of its own, one worker, one torch thread, on the same rows in the same order and
 under the same DeepSpeed configuration, the ways in turns. Rates are tokens a CPU second, padding
 not counted. The pass that stores the log-probabilities is timed too, by the very actor code.
+SFT steps on Ray Train against torchrun are ``step_time``'s part.
 """
 
 import contextlib
@@ -41,6 +42,9 @@ def run() -> dict[str, object]:
             for name, taken in ways.items():
                 taken.append(alone(train, root, name))
         start = alone(started, root)
+        from benchmarks import step_time
+
+        step = {f"{workers} workers": step_time.run(root, workers) for workers in (1, 2)}
     rates = {name: statistics.median(one["tokens_per_cpu_s"] for one in taken) for name, taken in ways.items()}
     memory = {name: statistics.median(one["peak_mb"] for one in taken) for name, taken in ways.items()}
     pass_s, step_s = passes[0]["cpu_s"], statistics.median(one["cpu_s"] for one in ways["stored"])
@@ -56,6 +60,7 @@ def run() -> dict[str, object]:
         "first losses": {name: round(taken[0]["first_loss"], 6) for name, taken in ways.items()},
         "last losses": {name: round(taken[0]["last_loss"], 6) for name, taken in ways.items()},
         "start to first step, s": start,
+        "SFT steps": step,
     }
 
 
@@ -120,12 +125,12 @@ def prepare(root: Path) -> None:
     get_peft_model(model, lora).save_pretrained(root / "start")
     draw = random.Random(0)
 
-    def ids(shortest: int, longest: int) -> list[int]:
-        return [draw.randrange(5, VOCABULARY) for _ in range(draw.randint(shortest, longest))]
+    def ids(shortest: int, longest: int, *end: int) -> list[int]:
+        return [*(draw.randrange(5, VOCABULARY) for _ in range(draw.randint(shortest, longest))), *end]
 
     for split, rows in zip(SPLITS, (PAIRS, 0), strict=True):
         made = [
-            {"prompt_ids": ids(*PROMPT), "chosen_ids": ids(*REPLY), "rejected_ids": ids(*REPLY)}
+            {"prompt_ids": ids(*PROMPT), "chosen_ids": ids(*REPLY, 0), "rejected_ids": ids(*REPLY, 0)}
             | {key: f"{key}{number}" for key in PAIR_KEYS}
             for number in range(rows)
         ]
@@ -160,11 +165,11 @@ def train(root: Path, way: str) -> dict[str, float]:
     import torch
     from trl import DPOTrainer
 
-    from pipelines.training import trainers, zero
+    from pipelines.training import token_rows, trainers, zero
     from pipelines.training.rows import open_rows
     from pipelines.training.weights import load_tokenizer, trainable_model
 
-    class Stock(trainers.TokenRows, DPOTrainer):
+    class Stock(token_rows.TokenRows, DPOTrainer):
         """TRL's trainer as it is, but for rows that are tokens already and their order."""
 
     torch.set_num_threads(1)
@@ -173,13 +178,14 @@ def train(root: Path, way: str) -> dict[str, float]:
     trainers.score_labels_only_on_the_cpu()
     plan = plan_of(root, reference=way == "stored")
     with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(None):
-        kind = trainers.DpoTrainer if way == "stored" else Stock
-        trainer = kind(
-            args=trainers.arguments(plan, Path(scratch)),
-            model=trainable_model(plan),
-            processing_class=load_tokenizer(plan.base),
-            train_dataset=open_rows(plan)["train"],
-        )
+        words = trainers.arguments(plan, Path(scratch)), trainable_model(plan), load_tokenizer(plan.base)
+        rows = open_rows(plan)
+        if way == "stored":
+            trainer = trainers.make_trainer(plan, *words, rows)
+        else:
+            args, model, tokenizer = words
+            trainer = Stock(args=args, model=model, processing_class=tokenizer, train_dataset=rows["train"])
+            trainer.take(plan)
         marks: list[tuple[float, int]] = []
         trainer.add_callback(trainers.OnFirstStep(lambda: marks.append((time.process_time(), trainer.tokens_here))))
         trainer.train()
@@ -201,7 +207,7 @@ def started(root: Path) -> dict[str, float]:
 
     from pipelines.training.fit import fit
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000)
     (root / "adapter").mkdir()
     seconds = fit(plan_of(root, reference=True))["seconds"]
     ray.shutdown()
