@@ -50,22 +50,23 @@ def measure(shape: Shape, what: str) -> dict[str, Any]:
         free.close()
         prepare(shape, Path(folder))
         given = json.dumps(asdict(shape))
+        logs = [Path(folder) / f"worker{rank}.log" for rank in range(shape.workers)]
         runs = [
             subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.planner_shapes", what, folder, given],
                 env=environment(rank, shape.workers, port),
                 stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stderr=log.open("w"),  # a pipe that nobody reads would fill up and stop its worker
                 text=True,
             )
-            for rank in range(shape.workers)
+            for rank, log in enumerate(logs)
         ]
-        answers = [run.communicate(timeout=300) for run in runs]
-    for run, (_, errors) in zip(runs, answers, strict=True):
-        if run.returncode:
-            raise RuntimeError(f"{shape.name}: {errors[-3000:]}")
-    found = [json.loads(out.strip().splitlines()[-1]) for out, _ in answers]
-    return max(found, key=lambda one: one["peak"])
+        answers = [run.communicate(timeout=300)[0] for run in runs]
+        for run, log in zip(runs, logs, strict=True):
+            if run.returncode:
+                raise RuntimeError(f"{shape.name}: {log.read_text()[-3000:]}")
+    found = [json.loads(answer.strip().splitlines()[-1]) for answer in answers]
+    return max(found, key=lambda one: int(one["peak"]))
 
 
 def environment(rank: int, workers: int, port: int) -> dict[str, str]:

@@ -7,7 +7,7 @@ formula does, so ``training.memory_check: warn`` goes on regardless, and ``off``
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 from configs.errors import ConfigError, ModelNotFound
 from configs.settings import Settings
 from configs.training import ModelName, StageName, StageSettings
+from pipelines import pools
 from pipelines.training.plan import Task
 from pipelines.training.planner import volume
 from pipelines.training.planner.memory import GIB, GpuOverhead, Memory, Terms, memory, reading
@@ -122,10 +123,10 @@ def room_of(settings: Settings) -> Room | None:
 
     if not ray.is_initialized():
         return None
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = pools.nodes_of(pools.selector(settings, "training"))
     if settings.training.gpus_per_worker == 0:
-        return on_cpu(settings, nodes)
-    return on_gpu(settings, nodes)
+        return on_cpu(settings, [node["Resources"] for node in nodes])
+    return on_gpu(settings, [node for node in nodes if node["Resources"].get("GPU", 0) > 0])
 
 
 def on_cpu(settings: Settings, nodes: Sequence[dict[str, float]]) -> Room | None:
@@ -145,22 +146,20 @@ def on_cpu(settings: Settings, nodes: Sequence[dict[str, float]]) -> Room | None
     return Room(device=share, host=share, words=words)
 
 
-def on_gpu(settings: Settings, nodes: Sequence[dict[str, float]]) -> Room | None:
+def on_gpu(settings: Settings, nodes: Sequence[Mapping[str, Any]]) -> Room | None:
     """The free memory of the smallest GPU, and the share of its host's; None where no GPU can be seen."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     share = min(settings.training.gpus_per_worker, 1)
     look = ray.remote(num_cpus=0, num_gpus=share, max_retries=1)(free)
-    alive = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU", 0) > 0]
-    asked = [
-        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True)).remote() for node in alive
-    ]
+    places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=True) for node in nodes]
+    asked = [look.options(scheduling_strategy=place).remote() for place in places]
     found = [one for one in ray.get(asked) if one["device"]]
     if not found:
         return None
-    least = min(found, key=lambda one: one["device"])
-    together = max(node.get("GPU", 0) for node in nodes) / settings.training.gpus_per_worker
+    least = min(found, key=lambda one: float(one["device"]))
+    together = max(node["Resources"]["GPU"] for node in nodes) / settings.training.gpus_per_worker
     device, host = least["device"] * share, min(one["host"] for one in found) / max(together, 1)
     words = f"the smallest GPU ({least['name']}) has {device / GIB:.1f} GiB free"
     return Room(device=device, host=host, words=words)
