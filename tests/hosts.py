@@ -151,6 +151,27 @@ class Host:
         """All processes of this host."""
         return [int(pid) for pid in ip("netns", "pids", self.name).split()]
 
+    def running(self, title: str) -> int:
+        """Processes of this host whose title or command holds these words."""
+        lines = [Path(f"/proc/{pid}/cmdline") for pid in self.pids()]
+        return sum(title in line.read_text(errors="replace") for line in lines if line.exists())
+
+    def running_ray(self) -> bool:
+        """Whether this host's raylet lives."""
+        return self.running("raylet/raylet") > 0
+
+    def second_network(self) -> None:
+        """Another interface, eth1, on a switch that Ray knows nothing of."""
+        port = f"fast{self.port}"
+        ip("-n", self.network.name, *f"link add {port} type veth peer name eth1 netns {self.name}".split())
+        ip("-n", self.network.name, "link", "set", port, "master", "switch", "up")
+        self.ip("addr", "add", f"10.78.0.{self.address.rsplit('.', 1)[1]}/24", "dev", "eth1")
+        self.ip("link", "set", "eth1", "up")
+
+    def received(self, interface: str) -> int:
+        """Bytes that an interface has received."""
+        return int(json.loads(self.ip("-s", "-j", "link", "show", interface))[0]["stats64"]["rx"]["bytes"])
+
     def crash(self) -> None:
         """Kill every process of this host at once, as a power cut does."""
         while pids := self.pids():

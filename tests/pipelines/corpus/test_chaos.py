@@ -28,7 +28,11 @@ FILES, POSTS, COMMENTS = 5, 300, 4000
 @pytest.fixture(scope="module")
 def dumps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
     """Dumps whose comments lie in another file than their posts."""
-    folder = tmp_path_factory.mktemp("dumps")
+    return write_dumps(tmp_path_factory.mktemp("dumps"))
+
+
+def write_dumps(folder: Path) -> dict[str, list[Path]]:
+    """``dumps`` in a folder."""
     posts, comments = [], []
     for file in range(FILES):
         rows = [post(f"p{file}n{i}") for i in range(POSTS)]
