@@ -101,3 +101,14 @@ def test_what_workers_get_holds_no_secret(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "secret")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
     assert "secret" not in json.dumps(session.options(debug=False))
+
+
+def test_a_refused_token_names_the_mode_and_where_the_token_came_from_but_not_the_token(monkeypatch):
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    assert "RAY_AUTH_MODE is not set here, with no token; set RAY_AUTH_MODE=token" in str(session.refused("h:6379"))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    told = str(session.refused("h:6379"))
+    assert "cluster at h:6379 refuses us: RAY_AUTH_MODE is token here, with RAY_AUTH_TOKEN;" in told
+    assert "secret" not in told
