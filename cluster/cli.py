@@ -153,11 +153,12 @@ def plan(
 ) -> None:
     """What training will take - memory, hours, dollars, disk - and what would make it fit; nothing is started."""
     from cluster import plan as planning
+    from cluster.plan_json import as_json as json_of
 
     settings = read(config, overrides)
     found = planning.plan(settings, name=gpu, nodes=nodes, gpus_per_node=gpus_per_node, price=price, rows=rows)
     if as_json:
-        typer.echo(planning.as_json(found))
+        typer.echo(json_of(found))
     else:
         planning.show(found, planning.printed())
 
