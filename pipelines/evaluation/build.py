@@ -60,6 +60,7 @@ def build(settings: Settings, inputs: Mapping[str, Input], output: Path) -> Mani
         figures, texts = measure(settings, inputs, draft)
         figures["skipped"] = summary.skipped(inputs)
         figures["funnel"] = summary.funnel({**sources, STAGE: draft})
+        figures["tokens"] = summary.tokenised(sources)
         draft.figures = summary.headline(figures)
         draft.notes = summary.notes(sources, figures)
         (draft.path / FIGURES).write_text(json.dumps(figures, indent=1, allow_nan=False), encoding="utf-8")

@@ -101,6 +101,7 @@ def context(
         "percent": f"{100 * settings.evaluation.confidence:g}",
         "notes": notes,
         "funnel": figures["funnel"],
+        "tokens": figures.get("tokens", []),
         "curves": curve_plots(figures["curves"]),
         "skipped": {summary.spoken(name): reason for name, reason in figures["skipped"].items()},
         "rewards": figures["rewards_table"],
@@ -209,7 +210,9 @@ def flat(figures: Mapping[str, Any]) -> dict[str, Rows]:
     ]
     if found and found["replies"]["n"]:
         quality.append({"model": "all", "what": "replies of the community", **found["replies"]})
+    learned = {"tokens": figures["tokens"]} if figures.get("tokens") else {}
     return {
+        **learned,
         "funnel": [row | {"dropped": json.dumps(row["dropped"])} for row in figures["funnel"]],
         "curves": [{"run": run, **point} for run, points in figures["curves"].items() for point in points],
         "rewards": figures["rewards_table"],

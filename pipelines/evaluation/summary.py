@@ -34,6 +34,19 @@ def funnel(sources: Mapping[str, Manifest | Draft]) -> list[dict[str, Any]]:
     ]
 
 
+def tokenised(sources: Mapping[str, Manifest | Draft]) -> list[dict[str, Any]]:
+    """What each training stage learned from, in tokens, and what was found of its masks."""
+    rows = []
+    for name, source in sources.items():
+        checked, lengths = source.figures.get("masking"), source.figures.get("lengths", {}).get("train")
+        if name.startswith("tokens/") and checked and lengths:
+            whole, learned = lengths["whole"], lengths["trained_share"]
+            row = {"stage": name.removeprefix("tokens/"), "cut": source.figures["train_cut"], "learned": learned}
+            ends = {f"{end}_tokens": whole[end] for end in ("p50", "max")}
+            rows.append({**row, **ends, "checked": checked["tokens"], "wrong": checked["wrong"]})
+    return rows
+
+
 def curve(folder: Path) -> list[dict[str, float]]:
     """Training curve beside a model: points of step, loss and others; empty where none was saved."""
     path = folder / CURVES

@@ -12,7 +12,7 @@ import pytest
 from configs.errors import StageOrderError
 from pipelines.evaluation.build import build, depends
 from pipelines.evaluation.drafts import DRAFT
-from pipelines.manifest import Input, Manifest, fingerprints, is_current
+from pipelines.manifest import Input, Manifest, fingerprints, is_current, writing
 from tests.pipelines.evaluation.world import settings, write_adapters
 
 ALL = ("gm/sft", "gm/dpo1", "gm/dpo2", "im/sft", "im/dpo1", "im/dpo2")
@@ -53,11 +53,22 @@ class Page(HTMLParser):
         self.words.append(data)
 
 
+TOKENISED = {
+    "train_cut": 3,
+    "masking": {"rows": 4, "tokens": 1234, "trained": 99, "wrong": 0},
+    "lengths": {"train": {"whole": {"p50": 300, "max": 640}, "trained_share": 0.1875}},
+}
+"""What the manifest of tokenised rows says of them."""
+
+
 @pytest.fixture(scope="module")
 def whole(ray_cluster: None, evaluated_run: dict[str, Input], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Evaluation of all six adapters, with truth and ratings."""
     root = tmp_path_factory.mktemp("whole")
     inputs = evaluated_run | write_adapters(root, Path(str(evaluated_run["base"])), ALL)
+    with writing(root / "tokens", stage="tokens/gm/sft", settings={}, inputs={}) as draft:
+        draft.figures |= TOKENISED
+    inputs["tokens/gm/sft"] = root / "tokens"
     manifest = build(settings(root), inputs, root / "evaluation")
     assert is_current(root / "evaluation", "evaluation", depends(settings(root)), fingerprints(inputs))
     assert manifest == Manifest.model_validate_json((root / "evaluation" / "manifest.json").read_text())
@@ -158,7 +169,11 @@ def test_a_csv_lies_beside_every_table_and_holds_the_same_figures(whole: Path) -
     expected = figures(whole)["rewards_table"]
     assert [float(row["accuracy"]) for row in rows] == [row["accuracy"] for row in expected]
     names = {path.stem for path in (whole / "tables").glob("*.csv")}
-    assert names == {"funnel", "curves", "rewards", "agreement", "quality", "texts"}
+    assert names == {"funnel", "tokens", "curves", "rewards", "agreement", "quality", "texts"}
+    with (whole / "tables" / "tokens.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["stage"], row["learned"], row["checked"], row["wrong"]) == ("gm/sft", "0.1875", "1234", "0")
+    assert "18.8" in (whole / "report.html").read_text()
 
 
 def test_the_manifest_carries_headlines_and_conserved_rows(whole: Path) -> None:

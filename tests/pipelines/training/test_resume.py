@@ -46,13 +46,19 @@ def long(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Settin
     return settings.model_copy(update={"training": training, "output": str(tmp_path_factory.mktemp("resume"))})
 
 
-Train = Callable[[Path], Manifest]
+Train = Callable[..., Manifest]
 
 
 @pytest.fixture(scope="module")
 def train(long: Settings, base_model: Path, tokenised: Build) -> Train:
     inputs = {"tokens": tokenised("sft"), "base": base_model}
-    return lambda output: build.build(long, inputs, output, model="gm", stage="sft")
+
+    def make(output: Path, **changes: Any) -> Manifest:
+        training = long.training.model_copy(update=changes)
+        changed = long.model_copy(update={"training": training})
+        return build.build(changed, inputs, output, model="gm", stage="sft")
+
+    return make
 
 
 @pytest.fixture(scope="module")
@@ -98,11 +104,13 @@ def assert_same(one: Path, other: Path) -> None:
     assert last[0]["loss"] == last[1]["loss"]
 
 
+@pytest.mark.parametrize("ingest", ["memory_map", pytest.param("stream", marks=pytest.mark.slow)])
 def test_a_killed_worker_changes_nothing_in_the_result(
-    train: Train, undisturbed: Path, long: Settings, tmp_path: Path
+    train: Train, undisturbed: Path, long: Settings, tmp_path: Path, ingest: str
 ) -> None:
+    """Nor does it matter whether rows are streamed: the undisturbed run read them from its disk."""
     made: dict[str, Any] = {}
-    thread = threading.Thread(target=lambda: made.update(manifest=train(tmp_path / "sft")))
+    thread = threading.Thread(target=lambda: made.update(manifest=train(tmp_path / "sft", ingest=ingest)))
     thread.start()
     wait_for_checkpoint(long, lambda: not thread.is_alive())
     workers = training_workers()
