@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ SOON = {
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "3",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",
 }
 """A lost node is noticed in seconds; Ray takes its time by default, since busy machines answer late."""
 ALIVE = """
@@ -124,19 +125,25 @@ class Host:
             words += ["--head", "--port=6379", "--include-dashboard=false"]
         else:
             words += [f"--address={head.gcs(six)}"]
+        before = {node["NodeID"] for node in head.nodes(six)} if head else set()
         log = self.network.folder / f"{self.port}.log"
         process = self.start([str(BIN / "ray"), "start", *words], log)
         if wait:
-            self.wait(process, log, head or self, six)
+            self.wait(process, log, head or self, six, before)
 
     def gcs(self, six: bool = False) -> str:
         """Address of the cluster whose head this host is."""
         return f"[{self.address6}]:6379" if six else f"{self.address}:6379"
 
-    def wait(self, process: subprocess.Popen[bytes], log: Path, head: "Host", six: bool) -> None:
-        """Until the head lists this host among its living nodes; `ray start` itself may wait for ever."""
+    def wait(
+        self, process: subprocess.Popen[bytes], log: Path, head: "Host", six: bool, before: Collection[str]
+    ) -> None:
+        """Until the head lists a node of this host that was not there ``before``.
+
+        `ray start` itself may wait for ever, and a node that just crashed is listed for a while.
+        """
         deadline, address = time.monotonic() + START_S, self.address6 if six else self.address
-        while address not in {node["NodeManagerAddress"] for node in head.nodes(six)}:
+        while not any(n["NodeManagerAddress"] == address and n["NodeID"] not in before for n in head.nodes(six)):
             told = log.read_text(errors="replace")[-2000:]
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"no Ray node at {address}: {told}")
