@@ -49,7 +49,12 @@ def show_version(value: bool) -> None:
         raise typer.Exit
 
 
-Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a preset: demo, tiny, tiny_untimed, production.")]
+Config = Annotated[
+    str,
+    typer.Argument(
+        metavar="CONFIG", help="A YAML file, or the name of a preset: demo, tiny, tiny_untimed, production."
+    ),
+]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one setting; may be repeated.")
 ]
