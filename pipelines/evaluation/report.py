@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from configs.load import to_yaml
 from configs.settings import Settings
 from configs.training import MODELS, SCRATCH, STAGES
+from pipelines import pages
 from pipelines.evaluation import plots, summary
 from pipelines.evaluation.drafts import grouped
 from pipelines.manifest import code_fingerprint, distribution_version
@@ -70,13 +71,7 @@ def write(settings: Settings, figures: Mapping[str, Any], texts: pa.Table, notes
 
 def environment() -> Environment:
     """The template engine: everything escaped, every name that is missing an error."""
-    found = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    found = pages.environment(Path(__file__).parent)
     found.filters["number"] = lambda value, digits: "\u2013" if value is None else f"{value:.{digits}f}"
     found.filters["thousands"] = lambda value: f"{value:,}".replace(",", "\u202f")
     found.filters["words"] = lambda name: str(name).replace("_", " ")

@@ -12,13 +12,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from configs.load import to_yaml
 from configs.pairs import RuleName
 from configs.settings import Settings
-from pipelines import manifest
+from pipelines import manifest, pages
 from pipelines.manifest import Draft
 from pipelines.pairs.bias import GAPS, QUANTILES
 from pipelines.pairs.exposure_model import Exposure
@@ -93,13 +93,7 @@ def qualities(truth: Path) -> dict[str, float]:
 
 def environment() -> Environment:
     """The template engine: everything escaped, every name that is missing an error."""
-    found = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    found = pages.environment(Path(__file__).parent)
     found.filters["percent"] = lambda value: "" if value is None else f"{100 * value:.1f}"
     found.filters["number"] = number
     found.filters["plain"] = lambda value: "" if value is None else f"{value:,.10g}".replace(",", "\u202f")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import TrainingError
+from pipelines.interrupted import is_running
 from pipelines.training.imports import lean_imports
 from pipelines.training.plan import Plan
 
@@ -44,23 +45,12 @@ def scratch_folder(name: str) -> Path:
     """This process's own empty folder on the node's disk; those of the run's killed processes are deleted."""
     parent = Path(tempfile.gettempdir()) / f"llumi-training-{name}"
     for left in parent.glob("[0-9]*"):
-        if not alive(int(left.name)):
+        if not is_running(int(left.name)):
             shutil.rmtree(left, ignore_errors=True)
     own = parent / str(os.getpid())
     shutil.rmtree(own, ignore_errors=True)
     own.mkdir(parents=True)
     return own
-
-
-def alive(process: int) -> bool:
-    """Whether a process of that id runs on this node."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def run(plan: Plan, scratch: Path, clock: "Clock") -> None:

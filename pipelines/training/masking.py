@@ -179,22 +179,19 @@ def report(draft: Draft, stage: str, records: list[Record], settings: Mapping[st
 
 def write(path: Path, stage: str, records: list[Record], draft: Draft, settings: Mapping[str, Any]) -> None:
     """The page: one section a row."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from pipelines.pages import environment
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template(TEMPLATE).render(
-        stage=stage,
-        records=records,
-        counts=draft.rows,
-        cut={split: draft.figures[f"{split}_cut"] for split in draft.rows},
-        lengths=draft.figures["lengths"],
-        masking=draft.figures["masking"],
-        settings={name: settings[name] for name in ("max_length", "too_long", "template", "tokenizer", "seed")},
+    page = (
+        environment(Path(__file__).parent)
+        .get_template(TEMPLATE)
+        .render(
+            stage=stage,
+            records=records,
+            counts=draft.rows,
+            cut={split: draft.figures[f"{split}_cut"] for split in draft.rows},
+            lengths=draft.figures["lengths"],
+            masking=draft.figures["masking"],
+            settings={name: settings[name] for name in ("max_length", "too_long", "template", "tokenizer", "seed")},
+        )
     )
     path.write_text(page, encoding="utf-8")
