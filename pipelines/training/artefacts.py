@@ -9,12 +9,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
-
 from configs.serving import GenerationSettings
 from pipelines.training import curves
 from pipelines.training.plan import Plan, portable_name
-from pipelines.training.rows import cache_folder
 
 ADAPTER_CONFIG = "adapter_config.json"
 GENERATION_CONFIG = "generation_config.json"
@@ -29,6 +26,10 @@ STRAY = ("training_args.bin", "README.md")
 
 def write(plan: Plan, trainer: Any) -> None:
     """Write the finished model into ``plan.output``; called by all workers, as ZeRO-3 gathers from all."""
+    import torch.distributed as dist
+
+    from pipelines.training.rows import cache_folder
+
     output = Path(plan.output)
     trainer.save_model(str(output))
     if trainer.is_world_process_zero():

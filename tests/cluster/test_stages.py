@@ -1,5 +1,6 @@
 """The table of stages: its order, what applies to which configuration, and how stages are named."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -249,8 +250,17 @@ def test_a_folder_that_holds_no_model_is_refused(tmp_path):
 
 
 def test_a_folder_that_holds_a_model_is_taken(tmp_path):
-    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "vocab_size": 16}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    config = {"model_type": "mistral", "architectures": ["MistralForCausalLM"], **sizes, **heads}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     check_settings(load("tiny", [f"model.base={tmp_path}"]))
+
+
+def test_a_folder_whose_configuration_is_no_model_s_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ModelNotFound, match="has no configuration that can be read"):
+        check_settings(load("tiny", [f"model.base={tmp_path}"]))
 
 
 def test_a_hub_name_that_is_neither_cached_nor_reachable_is_refused(monkeypatch, tmp_path):

@@ -73,7 +73,7 @@ def test_a_stage_leaves_its_event_files_and_figures(settings: Settings, sft_adap
     made = read(sft_adapter)
     assert made is not None
     assert made.figures["exported_step"] == made.figures["steps"] == 2 and made.figures["memory_peak_gib"] > 0.1
-    (folder,) = Layout(Path(settings.output)).logs.glob("gm-sft-*")
+    (folder,) = Layout(Path(settings.output)).logs.glob(f"gm-sft-{made.key[:12]}")
     events = EventAccumulator(str(folder)).Reload()
     assert [event.step for event in events.Scalars("train/loss")] == [1, 2]
     assert [event.step for event in events.Scalars("eval/loss")] == [2]
