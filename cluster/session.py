@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import socket
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -196,7 +197,7 @@ def hush() -> None:
     """Keep the libraries' notes and traces off the console; files in Ray's session folder still have them."""
     for name in ("ray.data", "ray.train", "ray.serve", "ray"):
         for handler in logging.getLogger(name).handlers:
-            if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            if getattr(handler, "stream", None) in (sys.stdout, sys.stderr):
                 handler.setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore")
 

@@ -1,6 +1,8 @@
 """Starting Ray here, joining one elsewhere, and refusing at once what cannot work."""
 
+import io
 import json
+import logging
 import subprocess
 import sys
 
@@ -95,6 +97,22 @@ def test_a_job_runs_on_its_own_cluster_whatever_the_configuration_says(monkeypat
 def test_without_an_address_ray_is_started_here(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert session.address_of(load("demo")) is None
+
+
+def test_only_what_writes_to_the_console_is_hushed():
+    elsewhere, console = logging.StreamHandler(io.StringIO()), logging.StreamHandler(sys.stderr)
+    logger = logging.getLogger("ray")
+    before = [(handler, handler.level) for handler in logger.handlers]
+    try:
+        logger.addHandler(elsewhere)
+        logger.addHandler(console)
+        session.hush()
+        assert (elsewhere.level, console.level) == (logging.NOTSET, logging.CRITICAL)
+    finally:
+        logger.removeHandler(elsewhere)
+        logger.removeHandler(console)
+        for handler, level in before:
+            handler.setLevel(level)
 
 
 def test_what_workers_get_holds_no_secret(monkeypatch):
