@@ -8,6 +8,11 @@ from pydantic import BaseModel, ConfigDict
 from configs.prompts import delimited, whole_post
 from pipelines.generation.engine import FinishReason, Usage
 
+RETRY_AFTER_S = 1
+"""Seconds that a refused client is asked to wait."""
+FIELDS = {"gm": "post", "im": "post, draft"}
+"""Fields of the body that make up each model's prompt."""
+
 
 class Body(BaseModel):
     """A request's body: unknown fields refused, no conversion between types."""
@@ -72,6 +77,31 @@ class ApiError(Exception):
         super().__init__(message)
         self.status, self.headers = status, dict(headers or {})
         self.body = error_body(message, kind, param, code)
+
+
+class ContextExceeded(ApiError):
+    """Prompt and answer do not fit into what the model's engine holds for one request."""
+
+    def __init__(self, model: str, prompt_tokens: int, new_tokens: int, limit: int):
+        room = max(limit - new_tokens, 0)
+        message = (
+            f"the text makes a prompt of {prompt_tokens} tokens, {model} takes at most {room} beside "
+            f"{new_tokens} new ones: shorten the text, or ask for fewer new tokens"
+        )
+        super().__init__(400, message, code="context_length_exceeded", param=FIELDS.get(model))
+        self.excess = prompt_tokens + new_tokens - limit
+        """Tokens that are too many."""
+        self.prompt_tokens = prompt_tokens
+
+
+def unavailable(message: str, code: str) -> ApiError:
+    """503: the client may try again soon."""
+    return ApiError(503, message, code=code, kind="server_error", headers={"Retry-After": str(RETRY_AFTER_S)})
+
+
+def unanswered(message: str) -> ApiError:
+    """504: the request was given up."""
+    return ApiError(504, message, code="timeout", kind="server_error")
 
 
 def error_body(message: str, kind: str, param: str | None, code: str) -> dict[str, Any]:
