@@ -1,5 +1,7 @@
 """Settings of generation and of the service: engine, deployments, address."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from configs.base import Section
@@ -21,8 +23,10 @@ class GenerationSettings(Section):
 
 
 class EngineSettings(Section):
-    """Memory and batch limits of the transformers continuous-batching engine."""
+    """Which engine writes in each replica, and its limits."""
 
+    kind: Literal["transformers", "vllm"] = "transformers"
+    """transformers: continuous batching, on CPUs and GPUs; vllm: AsyncLLM, on GPUs where vLLM is installed."""
     page_size: int = Field(32, gt=0)
     """Tokens a cache page."""
     pages: int = Field(256, gt=0)
@@ -71,6 +75,10 @@ class ServingSettings(Section):
     """Longest post or draft taken, in characters."""
     max_body_bytes: int = Field(1_000_000, gt=0)
     """Largest request body taken, in bytes; larger ones get 413 before they are read."""
+    playground: bool = False
+    """Serve a page at ``/`` on which people try both models; its files need no key, what they ask does."""
+    crisis_resources: tuple[str, ...] = ()
+    """Lines that the playground shows where an answer says ``resources_required``: name and number of local help."""
     drain_s: float = Field(10, ge=0)
     """Seconds a replica has to finish its requests when it is stopped."""
     engine: EngineSettings = EngineSettings()

@@ -24,6 +24,12 @@ class Sampling:
     temperature: float = 0.7
     top_p: float = 0.95
     repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+    """Texts that end the answer; the earliest in it counts, and neither it nor what follows is given."""
+    seed: int | None = None
+    """The same request with the same seed gives the same text, whatever else the engine writes; None = vary."""
+    logprobs: bool = False
+    """Give the log-probability of each token written."""
 
     @classmethod
     def of(cls, settings: GenerationSettings) -> Self:
@@ -51,6 +57,9 @@ class Piece:
     text: str
     usage: Usage
     finish_reason: FinishReason | None = None
+    logprobs: tuple[float, ...] | None = None
+    """log p(token | what is before it) by the model itself, before temperature, nucleus and penalty, of
+    the tokens that came since the last piece; None where the request did not ask for them."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +117,11 @@ class Engine(Protocol):
 async def complete(engine: Engine, request_id: str, prompt: Messages, sampling: Sampling) -> Piece:
     """The whole answer as one piece."""
     texts: list[str] = []
+    logprobs: list[float] = []
     async for piece in engine.generate(request_id, prompt, sampling):
         texts.append(piece.text)
+        logprobs.extend(piece.logprobs or ())
         if piece.finish_reason is not None:
-            return Piece("".join(texts), piece.usage, piece.finish_reason)
+            whole = tuple(logprobs) if sampling.logprobs else None
+            return Piece("".join(texts), piece.usage, piece.finish_reason, whole)
     raise EngineError("the engine ended a request without saying why")
