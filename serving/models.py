@@ -7,14 +7,15 @@ Retry-After: waiting here would only hide it from the client and from autoscalin
 
 import asyncio
 import logging
-from typing import Any
+from collections.abc import AsyncGenerator
+from typing import Any, Protocol
 
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from configs.errors import EngineError
-from pipelines.generation.engine import Messages, Piece, PromptTooLong
+from pipelines.generation.engine import Messages, Piece, PromptTooLong, Sampling
 from serving.wire import ApiError
 
 ATTEMPTS = 2
@@ -25,6 +26,31 @@ HEALTH_TIMEOUT_S = 5.0
 """Seconds that a model has to say it is there."""
 
 LOG = logging.getLogger("ray.serve")
+
+
+class ModelLike(Protocol):
+    """What the API asks of GM or IM, wherever they run."""
+
+    name: str
+    """``gm`` or ``im``."""
+
+    async def write(self, request_id: str, prompt: Messages, sampling: Sampling) -> Piece:
+        """The whole answer; cancelling the call frees its place. Raises ApiError 400, 503 or 504."""
+
+    def stream(self, request_id: str, prompt: Messages, sampling: Sampling) -> AsyncGenerator[Piece, None]:
+        """The answer piece by piece, the last with its ``finish_reason``.
+
+        Pull the first piece before a status is sent: all that can be refused (ApiError 400, 503,
+        504) is refused there, and a replica that dies before it is replaced by another unseen. What
+        fails later raises ApiError too, which then can only end the stream. Closing the generator
+        (``aclose``) cancels the request.
+        """
+
+    async def health(self) -> str:
+        """``ok``, ``on demand`` for one that sleeps until it is asked, or ``unavailable``; wakes nothing."""
+
+    async def info(self) -> dict[str, Any]:
+        """Lineage of the model that is served: ``version``, ``path``, ``manifest`` (its hash); wakes nothing."""
 
 
 class Model:
