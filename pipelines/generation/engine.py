@@ -5,7 +5,8 @@ the way from tokens back to text belong to the engine, so that no caller can sen
 that would break it.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
@@ -93,7 +94,7 @@ class Engine(Protocol):
     async def start(self) -> None:
         """Load the model and prove that it writes; raises ModelNotFound or EngineError."""
 
-    def generate(self, request_id: str, prompt: Messages, sampling: Sampling) -> AsyncIterator[Piece]:
+    def generate(self, request_id: str, prompt: Messages, sampling: Sampling) -> AsyncGenerator[Piece, None]:
         """The answer to ``prompt``, piece by piece.
 
         Closing the iterator early frees what the request held. ``request_id`` must differ from
@@ -118,10 +119,11 @@ async def complete(engine: Engine, request_id: str, prompt: Messages, sampling: 
     """The whole answer as one piece."""
     texts: list[str] = []
     logprobs: list[float] = []
-    async for piece in engine.generate(request_id, prompt, sampling):
-        texts.append(piece.text)
-        logprobs.extend(piece.logprobs or ())
-        if piece.finish_reason is not None:
-            whole = tuple(logprobs) if sampling.logprobs else None
-            return Piece("".join(texts), piece.usage, piece.finish_reason, whole)
+    async with aclosing(engine.generate(request_id, prompt, sampling)) as pieces:
+        async for piece in pieces:
+            texts.append(piece.text)
+            logprobs.extend(piece.logprobs or ())
+            if piece.finish_reason is not None:
+                whole = tuple(logprobs) if sampling.logprobs else None
+                return Piece("".join(texts), piece.usage, piece.finish_reason, whole)
     raise EngineError("the engine ended a request without saying why")

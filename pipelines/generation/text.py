@@ -40,3 +40,43 @@ def whole_text(tokenizer: Any, ids: list[int]) -> str:
     """The text of a finished answer."""
     text: str = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return text.lstrip().rstrip("\ufffd")
+
+
+class Stops:
+    """Ends an answer at the first of some texts; the pieces may be cut anywhere and the result is the same.
+
+    What may be the beginning of a stop text is held back until it is certain that it is not. Of
+    several, the one that is complete first counts; of those complete at once, the longest.
+    """
+
+    def __init__(self, stop: tuple[str, ...]):
+        self._stop = stop
+        self._longest = max(map(len, stop), default=0)
+        self._held = ""
+        self.met = False
+        """A stop text was there: the answer is over."""
+
+    def add(self, text: str) -> str:
+        """What of the answer is certain after this further text."""
+        self._held += text
+        ends = [(at + len(stop), at) for stop in self._stop if (at := self._held.find(stop)) >= 0]
+        if ends:
+            self.met = True
+            answer, self._held = self._held[: min(ends)[1]], ""
+            return answer
+        keep = self._unsure()
+        cut = len(self._held) - keep
+        answer, self._held = self._held[:cut], self._held[cut:]
+        return answer
+
+    def _unsure(self) -> int:
+        """Characters at the end that a stop text may begin with."""
+        for length in range(min(self._longest - 1, len(self._held)), 0, -1):
+            if any(stop.startswith(self._held[-length:]) for stop in self._stop):
+                return length
+        return 0
+
+    def rest(self) -> str:
+        """What was held back until the end."""
+        answer, self._held = self._held, ""
+        return answer

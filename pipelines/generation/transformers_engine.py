@@ -10,7 +10,7 @@ Not covered: several GPUs for one model, CUDA graphs, speculative decoding.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from itertools import count
 from pathlib import Path
 from threading import Thread
@@ -95,7 +95,7 @@ class TransformersEngine:
         starter.join()
         self._loaded, self._manager = loaded, manager
 
-    async def generate(self, request_id: str, prompt: Messages, sampling: Sampling) -> AsyncIterator[Piece]:
+    async def generate(self, request_id: str, prompt: Messages, sampling: Sampling) -> AsyncGenerator[Piece, None]:
         """See ``Engine.generate``."""
         loaded = self._ready()
         prompt_ids = encode_prompt(loaded.tokenizer, prompt)
