@@ -3,22 +3,19 @@
 Plain ASGI, because a route or an exception handler comes too late: FastAPI reads and parses the
 whole body before it. Authentication and rate limits belong here too.
 
-The access log names route, status, time and token counts. It never shows a path that matched no
-route, a header, or any text that was sent or written.
+What is told of each request, and that no text is among it, is the matter of ``serving.watching``.
 """
 
-import json
 import logging
 import re
-import time
 import traceback
-from typing import Any
 from uuid import uuid4
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.watching.request import Watch
 from serving.wire import ApiError, error_body
 
 LOGGER = "ray.serve"
@@ -41,33 +38,32 @@ class RequestScope:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started, status = time.perf_counter(), 0
         given = Headers(scope=scope).get("x-request-id")
         state = scope.setdefault("state", {})
         state["request_id"] = given or uuid4().hex
+        watch = Watch(scope, send)
+        try:
+            with watch.span():
+                await self.answered(given, scope, receive, watch)
+        finally:
+            self.log.info(watch.ended())
 
-        async def watched(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+    async def answered(self, given: str | None, scope: Scope, receive: Receive, watch: Watch) -> None:
+        """Have the request answered, by an error where nothing else answers."""
         try:
             if given is not None and not REQUEST_ID.fullmatch(given):
-                state["request_id"] = uuid4().hex
+                scope["state"]["request_id"] = uuid4().hex
                 message = "the x-request-id header must be 1 to 128 printable ASCII characters without spaces"
                 raise ApiError(400, message, code="invalid_request_id", param="x-request-id")
-            await self.app(scope, receive, watched)
+            await self.app(scope, receive, watch.send)
         except ApiError as error:
-            await answer(error)(scope, receive, watched)
+            await answer(error)(scope, receive, watch.send)
         except Exception as error:
             # By type and place only: an exception from below may quote what it choked on.
             where = traceback.extract_tb(error.__traceback__)[-1]
             self.log.error("request failed: %s at %s:%s", type(error).__name__, where.filename, where.lineno)
-            if status == 0:
-                await internal_error()(scope, receive, watched)
-        finally:
-            self.log.info(line(scope, status, time.perf_counter() - started))
+            if watch.status == 0:
+                await internal_error()(scope, receive, watch.send)
 
 
 class BodyLimit:
@@ -125,20 +121,3 @@ def answer(error: ApiError) -> JSONResponse:
 def internal_error() -> JSONResponse:
     """What a client sees of an error that is ours."""
     return JSONResponse(error_body("the service failed on this request", "server_error", None, "internal"), 500)
-
-
-def line(scope: Scope, status: int, seconds: float) -> str:
-    """One request as JSON; status 499 where the client went away before an answer."""
-    route = scope.get("route")
-    state: dict[str, Any] = scope["state"]
-    usage = state.get("usage")
-    fields = {
-        "request_id": state["request_id"],
-        "route": getattr(route, "path", None),
-        "method": scope["method"],
-        "status": status or 499,
-        "ms": round(1000 * seconds, 1),
-        "prompt_tokens": usage.prompt_tokens if usage else None,
-        "new_tokens": usage.new_tokens if usage else None,
-    }
-    return json.dumps(fields)

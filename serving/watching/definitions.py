@@ -42,7 +42,10 @@ REQUEST_SECONDS = Definition(
 IN_PROGRESS = Definition("llumi_requests_in_progress", "gauge", "Requests that this ingress replica works on")
 ERRORS = Definition("llumi_errors", "counter", "Requests refused or failed, by the error's code", ("code",))
 LAST_ERROR = Definition("llumi_last_error_timestamp_seconds", "gauge", "When a code was last answered", ("code",))
-FIRST_TOKEN = Definition("llumi_first_token_seconds", "histogram", "From a request to its first token", ("model",))
+FIRST_BYTE = Definition(
+    "llumi_first_byte_seconds", "histogram", "From a request to its answer's first byte", ("route",)
+)
+FIRST_TOKEN = Definition("llumi_first_token_seconds", "histogram", "From a replica's call to a first token", ("model",))
 GENERATION_SECONDS = Definition("llumi_generation_seconds", "histogram", "A model's work on one answer", ("model",))
 PROMPT_TOKENS = Definition("llumi_prompt_tokens", "counter", "Tokens read", ("model",))
 NEW_TOKENS = Definition("llumi_new_tokens", "counter", "Tokens written", ("model",))
@@ -61,6 +64,7 @@ ALL = (
     IN_PROGRESS,
     ERRORS,
     LAST_ERROR,
+    FIRST_BYTE,
     FIRST_TOKEN,
     GENERATION_SECONDS,
     PROMPT_TOKENS,

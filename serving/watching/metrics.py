@@ -21,7 +21,7 @@ from prometheus_client import Histogram as PlainHistogram
 
 from serving.watching import definitions as d
 
-NAME = re.compile(r"[A-Za-z0-9_./{}:-]{1,80}")
+NAME = re.compile(r"[A-Za-z0-9_./{}:-]{1,128}")
 """What a label's value looks like."""
 OTHER = "other"
 
@@ -57,13 +57,17 @@ class Metrics:
         self.meters.add(d.REQUESTS, 1, {"route": name(route or "none"), "status": str(int(status))})
         self.meters.observe(d.REQUEST_SECONDS, seconds, {"route": name(route or "none")})
 
+    def first_byte(self, route: str | None, seconds: float) -> None:
+        """The first byte of an answer's body left: of a stream its first text, queueing and safety included."""
+        self.meters.observe(d.FIRST_BYTE, seconds, {"route": name(route or "none")})
+
     def error(self, code: str) -> None:
         """A request was refused or failed, with this code in the error's body."""
         self.meters.add(d.ERRORS, 1, {"code": name(code)})
         self.meters.set(d.LAST_ERROR, time.time(), {"code": name(code)})
 
     def first_token(self, model: str, seconds: float) -> None:
-        """The first token of an answer was there."""
+        """A replica had the first token of an answer, ``seconds`` after it was called."""
         self.meters.observe(d.FIRST_TOKEN, seconds, {"model": name(model)})
 
     def tokens(self, model: str, prompt: int, new: int, seconds: float) -> None:

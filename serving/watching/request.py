@@ -1,0 +1,99 @@
+"""One HTTP request, watched from its start to the last byte of its answer: metrics, span, access log.
+
+    watch = Watch(scope, send)
+    with watch.span():
+        await app(scope, receive, watch.send)
+    log.info(watch.ended())
+
+What an error was is read from the code in its own body, whichever layer wrote it, so that no
+layer can forget to tell.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import orjson
+from opentelemetry.trace import SpanKind
+from starlette.datastructures import Headers
+from starlette.types import Message, Scope, Send
+
+from serving.watching import traces
+from serving.watching.access_log import line, route_of
+from serving.watching.metrics import Metrics, metrics, name
+
+UNTRACED = {"/healthz"}
+"""Asked every few seconds by what keeps the service up; a trace of it tells nothing."""
+
+
+class Watch:
+    """Everything that is noted of one request."""
+
+    def __init__(self, scope: Scope, send: Send, counted: Metrics | None = None):
+        self.scope, self._send = scope, send
+        self.metrics = counted or metrics()
+        self.started = time.perf_counter()
+        self.status = 0
+        self.first_byte: float | None = None
+        """Seconds until the first byte of a body."""
+        self.metrics.began()
+
+    async def send(self, message: Message) -> None:
+        """Pass a part of the answer on."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        elif message["type"] == "http.response.body" and message.get("body"):
+            if self.status >= 400 and self.first_byte is None:
+                self.scope["state"]["code"] = code_of(message["body"])
+            if self.first_byte is None:
+                self.first_byte = self.seconds()
+        await self._send(message)
+
+    @contextmanager
+    def span(self) -> Iterator[None]:
+        """The request's span, below that of the client where it sent a ``traceparent``."""
+        if self.scope["path"] in UNTRACED:
+            yield
+            return
+        parent = {traces.HEADER: Headers(scope=self.scope).get(traces.HEADER, "")}
+        with traces.span("ingress", parent=parent, kind=SpanKind.SERVER) as told:
+            try:
+                yield
+            finally:
+                route = route_of(self.scope)
+                told.update_name(f"{name(self.scope['method'])} {route or 'no route'}")
+                state = self.scope["state"]
+                caller, risk = state.get("caller"), state.get("risk")
+                traces.describe(
+                    told,
+                    request_id=state.get("request_id"),
+                    key_id=getattr(caller, "id", None),
+                    route=route,
+                    status=self.status,
+                    code=state.get("code"),
+                    risk=getattr(risk, "level", risk),
+                )
+
+    def ended(self) -> str:
+        """Counts the request and returns its line for the log."""
+        seconds = self.seconds()
+        route = route_of(self.scope)
+        self.metrics.request(route, self.status or 499, seconds)
+        if self.first_byte is not None and self.status == 200:
+            self.metrics.first_byte(route, self.first_byte)
+        code = self.scope["state"].get("code")
+        if code is not None:
+            self.metrics.error(code)
+        return line(self.scope, self.status, seconds, self.first_byte)
+
+    def seconds(self) -> float:
+        """Since the request came in."""
+        return time.perf_counter() - self.started
+
+
+def code_of(body: bytes) -> str | None:
+    """The code in the body of an error; None where it is none of ours."""
+    try:
+        return name(str(orjson.loads(body)["error"]["code"]))
+    except (ValueError, LookupError, TypeError):
+        return None
