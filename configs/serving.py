@@ -1,10 +1,13 @@
 """Settings of generation and of the service: engine, deployments, address."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from configs.access import AccessSettings, Auth, TlsSettings
+from configs.api import ApiSettings
 from configs.base import Section
+from configs.store import StoreSettings
 
 
 class GenerationSettings(Section):
@@ -65,8 +68,12 @@ class ServingSettings(Section):
 
     host: str = "127.0.0.1"
     """Address the service binds; only this machine unless told otherwise."""
-    allow_unauthenticated: bool = False
-    """Bind an address that others can reach though the service asks nobody who they are."""
+    auth: Auth = "keys"
+    """Who is let in: holders of an API key, holders of a provider's token, or everybody (on this machine only)."""
+    access: AccessSettings = AccessSettings()
+    """Keys, tokens and limits of each caller."""
+    tls: TlsSettings | None = None
+    """Certificate for HTTPS; none = plain HTTP."""
     port: int = Field(8000, ge=1, le=65535)
     """Port of the service."""
     request_timeout_s: float = Field(60, gt=0)
@@ -75,10 +82,14 @@ class ServingSettings(Section):
     """Longest post or draft taken, in characters."""
     max_body_bytes: int = Field(1_000_000, gt=0)
     """Largest request body taken, in bytes; larger ones get 413 before they are read."""
+    api: ApiSettings = ApiSettings()
+    """What one request may ask for, and how posts become prompts."""
     playground: bool = False
     """Serve a page at ``/`` on which people try both models; its files need no key, what they ask does."""
     crisis_resources: tuple[str, ...] = ()
     """Lines that the playground shows where an answer says ``resources_required``: name and number of local help."""
+    feedback: StoreSettings = StoreSettings()
+    """Which answers were given and what people thought of them: where it is kept, and for how long."""
     drain_s: float = Field(10, ge=0)
     """Seconds a replica has to finish its requests when it is stopped."""
     engine: EngineSettings = EngineSettings()
@@ -89,3 +100,10 @@ class ServingSettings(Section):
     """Replicas of the generation model."""
     im: DeploymentSettings = DeploymentSettings()
     """Replicas of the improvement model."""
+
+    @model_validator(mode="after")
+    def provider_is_named(self) -> Self:
+        """Tokens cannot be checked without a provider."""
+        if self.auth == "oidc" and self.access.oidc is None:
+            raise ValueError("auth=oidc needs access.oidc with the provider's issuer and audience")
+        return self

@@ -1,0 +1,1 @@
+"""The playground: a page at ``/`` on which a volunteer tries both models."""

@@ -1,0 +1,268 @@
+/**
+ * The page: key, post, draft, reply, improvement, rating.
+ *
+ * All state is in this module and in the fields, and ends with the page: nothing is written to
+ * storage, cookies, history or the address, and leaving empties the fields, so that neither "back"
+ * nor a restored tab brings a post up again.
+ */
+
+import { byId, fault, show } from "./dom.js";
+import { ServiceError, ask, duration, forgetKey, hasKey, holdKey } from "./service.js";
+import { hideRisk, showRisk } from "./risk.js";
+import { showChanges, summary } from "./changes.js";
+import { offerRating } from "./rating.js";
+
+const SETTINGS = { needs_key: true, max_chars: 20000, resources: [], ratings: true };
+const CUT = "The draft was cut off at its longest: finish it yourself.";
+
+let running = null; // what can be stopped: AbortController
+let before = null; // the reply before it was replaced
+let suggested = ""; // the revision that is on show
+
+await begin();
+
+async function begin() {
+  try {
+    const answer = await fetch("playground/settings.json", { credentials: "omit" });
+    if (answer.ok) Object.assign(SETTINGS, await answer.json());
+  } catch {
+    byId("text-problem").textContent = "The service could not be reached. Reload this page in a moment.";
+  }
+  byId("key-section").hidden = !SETTINGS.needs_key;
+  byId("key-form").addEventListener("submit", takeKey);
+  byId("forget-key").addEventListener("click", askKey);
+  byId("post-form").addEventListener("submit", onSubmit(writeDraft));
+  byId("reply-form").addEventListener("submit", onSubmit(improve));
+  byId("clear").addEventListener("click", startOver);
+  byId("undo").addEventListener("click", undo);
+  byId("copy").addEventListener("click", copy);
+  byId("take").addEventListener("click", takeChanges);
+  byId("leave").addEventListener("click", leaveChanges);
+  for (const form of ["post", "reply"]) byId(`${form}-stop`).addEventListener("click", stop);
+  document.addEventListener("keydown", (event) => event.key === "Escape" && stop());
+  window.addEventListener("pagehide", forgetAll);
+  window.addEventListener("beforeunload", (event) => byId("reply").value.trim() && event.preventDefault());
+}
+
+const onSubmit = (action) => (event) => {
+  event.preventDefault();
+  if (!running) action();
+};
+
+// --- the key
+
+function takeKey(event) {
+  event.preventDefault();
+  const field = byId("key");
+  const key = field.value.trim();
+  if (!/^[\x21-\x7e]+$/.test(key)) {
+    fault(field, key ? "A key holds letters, digits and signs without spaces: copy it whole." : "Enter your key first.");
+    return;
+  }
+  holdKey(key);
+  field.value = "";
+  fault(field);
+  byId("key-form").hidden = true;
+  byId("key-held").hidden = false;
+  byId("key-state").focus();
+}
+
+function askKey() {
+  forgetKey();
+  byId("key-held").hidden = true;
+  byId("key-form").hidden = false;
+  byId("key").focus();
+}
+
+// --- draft and improvement
+
+async function writeDraft() {
+  const post = thePost();
+  if (!post) return;
+  const answer = await work("post", "Writing a draft", "/v1/generate", { post });
+  if (!answer) return;
+  const draft = answer.drafts?.[0];
+  const level = showRisk(answer, SETTINGS.resources);
+  if (draft?.text) {
+    replaceReply(draft.text);
+    show(byId("draft-note"), draft.finish_reason === "length" ? CUT : "");
+    rate("draft", answer.request_id);
+  }
+  done("post", draft?.text ? "A draft is in the reply below." : refused(answer, "draft"), level === "none" ? "reply" : "risk-heading");
+}
+
+async function improve() {
+  const post = thePost();
+  if (!post) return;
+  const field = byId("reply");
+  const draft = field.value;
+  fault(field, draft.trim() ? tooLong(draft) : "Write a reply first, or ask for a draft.");
+  if (!draft.trim() || tooLong(draft)) return;
+  const answer = await work("reply", "Looking for improvements", "/v1/improve", { post, draft });
+  if (!answer) return;
+  const level = showRisk(answer, SETTINGS.resources);
+  if (answer.revision) {
+    suggested = answer.revision;
+    byId("revision-summary").textContent = summary(answer) + (answer.finish_reason === "length" ? ` ${CUT}` : "");
+    showChanges(byId("changes"), answer.edits);
+    byId("revision").hidden = false;
+    rate("revision", answer.request_id);
+  }
+  done("reply", answer.revision ? "Suggested changes are below." : refused(answer, "revision"),
+    answer.revision && level !== "acute" ? "revision-heading" : "risk-heading");
+}
+
+/** The post's fields as the service takes them, or nothing where they cannot be sent. */
+function thePost() {
+  const [title, text] = [byId("title").value, byId("text").value];
+  const field = byId("text");
+  const problem = (title + text).trim() ? tooLong(title + text) : "Paste the post first.";
+  fault(field, problem);
+  return problem ? null : { title, text };
+}
+
+const tooLong = (text) =>
+  [...text].length > SETTINGS.max_chars
+    ? `This has ${[...text].length} characters; at most ${SETTINGS.max_chars} are taken. Shorten it.` : "";
+
+/** Why there is no text. */
+function refused({ refusal, resources_required: resources }, what) {
+  const reason = refusal?.message ? ` The service says: ${refusal.message}` : "";
+  return `No ${what} was given.${reason}${resources ? " See the note on risk." : ""}`;
+}
+
+/** Asks the service while the page says what goes on; nothing where it was stopped or failed, which is then said. */
+async function work(form, doing, path, body) {
+  const status = byId(`${form}-status`);
+  running = new AbortController();
+  busy(form, true);
+  status.textContent = `${doing} … Escape stops it.`;
+  const onWait = (seconds, code) => {
+    const why = code === 429 ? "That was more than this key may ask for just now" : "The service is busy";
+    status.textContent = `${why}: asking again in ${duration(seconds)} … Escape stops it.`;
+  };
+  try {
+    return await ask(path, body, { signal: running.signal, onWait });
+  } catch (error) {
+    status.textContent = error.name === "AbortError" ? "Stopped." : "";
+    if (error instanceof ServiceError) complain(form, error);
+    else if (error.name !== "AbortError") throw error;
+    return null;
+  } finally {
+    running = null;
+    busy(form, false);
+  }
+}
+
+function busy(form, now) {
+  const stopping = byId(`${form}-stop`);
+  const place = byId(`${form}-form`);
+  if (!now && document.activeElement === stopping) place.querySelector("[type=submit]").focus();
+  stopping.hidden = !now;
+  place.setAttribute("aria-busy", String(now));
+  for (const button of document.querySelectorAll("main form [type=submit].main")) {
+    button.setAttribute("aria-disabled", String(now)); // not "disabled", which would lose the keyboard's place
+  }
+}
+
+/** An error where it can be acted on: at the key, at the field that it names, or at the form. */
+function complain(form, error) {
+  if (error.field === "key") {
+    askKey();
+    fault(byId("key"), error.message);
+    return;
+  }
+  const named = { post: "text", "post.text": "text", "post.title": "text", draft: "reply" }[error.field];
+  fault(byId(named ?? { post: "text", reply: "reply" }[form]), error.message, Boolean(named));
+}
+
+/** Says that it is done, and goes on to what came unless the person has gone elsewhere meanwhile. */
+function done(form, text, next) {
+  byId(`${form}-status`).textContent = text;
+  const here = document.activeElement;
+  if (here === document.body || byId(`${form}-form`).contains(here) && here.type === "submit") byId(next).focus();
+}
+
+function stop() {
+  running?.abort();
+}
+
+// --- the reply
+
+function replaceReply(text) {
+  const field = byId("reply");
+  before = field.value;
+  field.value = text;
+  fault(field);
+  show(byId("draft-note"), "");
+  byId("undo").hidden = !before.trim();
+  byId("revision").hidden = true;
+}
+
+function undo() {
+  const field = byId("reply");
+  [field.value, before] = [before, field.value];
+  byId("reply-status").textContent = "The text before is back.";
+  field.focus();
+}
+
+function takeChanges() {
+  replaceReply(suggested);
+  byId("reply-status").textContent = "The changes are in your reply.";
+  byId("reply").focus();
+}
+
+function leaveChanges() {
+  byId("revision").hidden = true;
+  byId("reply-status").textContent = "Your reply is as it was.";
+  byId("reply").focus();
+}
+
+async function copy() {
+  const field = byId("reply");
+  try {
+    await navigator.clipboard.writeText(field.value);
+    byId("reply-status").textContent = "The reply was copied.";
+  } catch { // no clipboard without HTTPS, or not allowed
+    field.focus();
+    field.select();
+    byId("reply-status").textContent = "The reply is selected: copy it with Ctrl+C or Command+C.";
+  }
+}
+
+// --- ratings
+
+function rate(what, requestId) {
+  if (!SETTINGS.ratings) return;
+  const send = (request_id, ratings) => ask("/v1/feedback", { request_id, ratings });
+  offerRating(byId(`rate-${what}`), requestId, what, send);
+}
+
+// --- the end
+
+function startOver() {
+  stop();
+  forgetTexts();
+  byId("text").focus();
+}
+
+function forgetTexts() {
+  for (const id of ["title", "text", "reply"]) byId(id).value = "";
+  for (const id of ["text", "reply"]) fault(byId(id));
+  for (const id of ["post-status", "reply-status", "revision-summary", "changes"]) byId(id).textContent = "";
+  for (const id of ["rate-draft", "rate-revision"]) byId(id).replaceChildren();
+  show(byId("draft-note"), "");
+  byId("revision").hidden = byId("undo").hidden = true;
+  hideRisk();
+  before = null;
+  suggested = "";
+}
+
+function forgetAll() {
+  stop();
+  forgetTexts();
+  forgetKey();
+  byId("key").value = "";
+  byId("key-held").hidden = true;
+  byId("key-form").hidden = false;
+}
