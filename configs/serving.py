@@ -8,6 +8,7 @@ from configs.access import AccessSettings, Auth, TlsSettings
 from configs.api import ApiSettings
 from configs.base import Section
 from configs.store import StoreSettings
+from configs.watching import WatchingSettings
 
 
 class GenerationSettings(Section):
@@ -90,6 +91,8 @@ class ServingSettings(Section):
     """Lines that the playground shows where an answer says ``resources_required``: name and number of local help."""
     feedback: StoreSettings = StoreSettings()
     """Which answers were given and what people thought of them: where it is kept, and for how long."""
+    watching: WatchingSettings = WatchingSettings()
+    """What can be seen of requests beside metrics and the access log: traces."""
     drain_s: float = Field(10, ge=0)
     """Seconds a replica has to finish its requests when it is stopped."""
     engine: EngineSettings = EngineSettings()
