@@ -8,6 +8,7 @@ from configs.access import AccessSettings, Auth, TlsSettings
 from configs.api import ApiSettings
 from configs.base import Section
 from configs.store import StoreSettings
+from configs.topology import DeploymentSettings, TopologySettings
 from configs.watching import WatchingSettings
 
 
@@ -39,29 +40,6 @@ class EngineSettings(Section):
     """Most tokens in one forward pass."""
     max_requests: int = Field(32, gt=0)
     """Most requests generated at once."""
-
-
-class DeploymentSettings(Section):
-    """Replicas of one deployment."""
-
-    min_replicas: int = Field(1, ge=0)
-    """Fewest replicas; 0 lets the deployment scale to zero."""
-    max_replicas: int = Field(2, ge=1)
-    """Most replicas."""
-    target_ongoing_requests: float = Field(8, gt=0)
-    """Requests in progress a replica that autoscaling aims at."""
-    max_ongoing_requests: int = Field(32, ge=1)
-    """Most requests in progress a replica."""
-    max_queued_requests: int = Field(64, ge=-1)
-    """Most requests that wait for a replica before 503 is answered; -1 = without limit."""
-    upscale_delay_s: float = Field(5, ge=0)
-    """Seconds of load before replicas are added."""
-    downscale_delay_s: float = Field(60, ge=0)
-    """Seconds of calm before replicas are removed."""
-    cpus: float = Field(1, ge=0)
-    """CPUs a replica asks of Ray."""
-    gpus: float = Field(0, ge=0)
-    """GPUs a replica asks of Ray; a fraction shares one."""
 
 
 class ServingSettings(Section):
@@ -103,6 +81,8 @@ class ServingSettings(Section):
     """Replicas of the generation model."""
     im: DeploymentSettings = DeploymentSettings()
     """Replicas of the improvement model."""
+    topology: TopologySettings = TopologySettings()
+    """What runs where: one deployment a model or one for both, models on nodes, the proxy in front."""
 
     @model_validator(mode="after")
     def provider_is_named(self) -> Self:
