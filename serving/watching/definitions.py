@@ -40,6 +40,7 @@ REQUEST_SECONDS = Definition(
     "llumi_request_seconds", "histogram", "From a request to the end of its answer", ("route",)
 )
 IN_PROGRESS = Definition("llumi_requests_in_progress", "gauge", "Requests that this ingress replica works on")
+ANSWERS_IN_PROGRESS = Definition("llumi_answers_in_progress", "gauge", "Answers a model replica works on", ("model",))
 ERRORS = Definition("llumi_errors", "counter", "Requests refused or failed, by the error's code", ("code",))
 LAST_ERROR = Definition("llumi_last_error_timestamp_seconds", "gauge", "When a code was last answered", ("code",))
 FIRST_BYTE = Definition(
@@ -62,6 +63,7 @@ ALL = (
     REQUESTS,
     REQUEST_SECONDS,
     IN_PROGRESS,
+    ANSWERS_IN_PROGRESS,
     ERRORS,
     LAST_ERROR,
     FIRST_BYTE,

@@ -38,6 +38,7 @@ class WatchedEngine:
             model=self.model,
             max_new_tokens=sampling.max_new_tokens,
         ) as told:
+            self.metrics.answering(self.model, +1)
             try:
                 async with aclosing(self.engine.generate(request_id, prompt, sampling)) as pieces:
                     async for piece in pieces:
@@ -53,6 +54,7 @@ class WatchedEngine:
                 self._note(told, last, time.perf_counter() - started, failed)
 
     def _note(self, told: Span, last: Piece | None, seconds: float, failed: bool) -> None:
+        self.metrics.answering(self.model, -1)
         finish = last.finish_reason if last else None
         if last is not None:
             self.metrics.tokens(self.model, last.usage.prompt_tokens, last.usage.new_tokens, seconds)
