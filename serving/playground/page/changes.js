@@ -16,9 +16,11 @@ export function showChanges(place, edits) {
 }
 
 function marked(name, word, text) {
-  if (!text) return [];
+  const core = text.trim();
+  if (!core) return [text];
+  const [leading, trailing] = text.split(core, 2); // white space is not marked
   const said = (words) => element("span", { className: "heard" }, words);
-  return [element(name, {}, said(` [${word}: `), text, said(`] `))];
+  return [leading, element(name, {}, said(` ${word}: `), core, said(", end of change. ")), trailing];
 }
 
 /** The changes as a sentence: how many words, and how much of the content stayed. */
@@ -26,8 +28,8 @@ export function summary({ edits, preservation }) {
   const added = count(edits, "insert", "replace", (edit) => edit.revision);
   const removed = count(edits, "delete", "replace", (edit) => edit.draft);
   if (!added && !removed) return "No changes: your reply was left as it is.";
-  const kept = Math.round(100 * preservation.score);
-  return `${words(added)} added, ${words(removed)} removed; about ${kept} % of your content is kept.`;
+  const kept = preservation ? `; about ${Math.round(100 * preservation.score)} % of your content is kept` : "";
+  return `${words(added)} added, ${words(removed)} removed${kept}.`;
 }
 
 function count(edits, kind, other, side) {

@@ -8,41 +8,18 @@
 
 import { byId, fault, show } from "./dom.js";
 import { ServiceError, ask, duration, forgetKey, hasKey, holdKey } from "./service.js";
-import { hideRisk, showRisk } from "./risk.js";
+import { datedRisk, hideRisk, showRisk } from "./risk.js";
 import { showChanges, summary } from "./changes.js";
 import { offerRating } from "./rating.js";
 
 const SETTINGS = { needs_key: true, max_chars: 20000, resources: [], ratings: true };
-const CUT = "The draft was cut off at its longest: finish it yourself.";
+const UNFINISHED = "The text was cut off at its longest: finish it yourself.";
+const POST_CUT = "The post is longer than the model reads: its middle was left out.";
 
 let running = null; // what can be stopped: AbortController
 let before = null; // the reply before it was replaced
 let suggested = ""; // the revision that is on show
-
-await begin();
-
-async function begin() {
-  try {
-    const answer = await fetch("playground/settings.json", { credentials: "omit" });
-    if (answer.ok) Object.assign(SETTINGS, await answer.json());
-  } catch {
-    byId("text-problem").textContent = "The service could not be reached. Reload this page in a moment.";
-  }
-  byId("key-section").hidden = !SETTINGS.needs_key;
-  byId("key-form").addEventListener("submit", takeKey);
-  byId("forget-key").addEventListener("click", askKey);
-  byId("post-form").addEventListener("submit", onSubmit(writeDraft));
-  byId("reply-form").addEventListener("submit", onSubmit(improve));
-  byId("clear").addEventListener("click", startOver);
-  byId("undo").addEventListener("click", undo);
-  byId("copy").addEventListener("click", copy);
-  byId("take").addEventListener("click", takeChanges);
-  byId("leave").addEventListener("click", leaveChanges);
-  for (const form of ["post", "reply"]) byId(`${form}-stop`).addEventListener("click", stop);
-  document.addEventListener("keydown", (event) => event.key === "Escape" && stop());
-  window.addEventListener("pagehide", forgetAll);
-  window.addEventListener("beforeunload", (event) => byId("reply").value.trim() && event.preventDefault());
-}
+let about = ""; // the post that reply, risk and revision are about
 
 const onSubmit = (action) => (event) => {
   event.preventDefault();
@@ -79,14 +56,18 @@ function askKey() {
 async function writeDraft() {
   const post = thePost();
   if (!post) return;
+  const another = about !== "" && about !== JSON.stringify(post);
   const answer = await work("post", "Writing a draft", "/v1/generate", { post });
   if (!answer) return;
   const draft = answer.drafts?.[0];
-  const level = showRisk(answer, SETTINGS.resources);
+  const level = assessed(post, answer);
+  byId("rate-draft").replaceChildren();
   if (draft?.text) {
     replaceReply(draft.text);
-    show(byId("draft-note"), draft.finish_reason === "length" ? CUT : "");
+    show(byId("draft-note"), notes(answer));
     rate("draft", answer.request_id);
+  } else if (another) {
+    replaceReply(""); // what stood there answers another post
   }
   done("post", draft?.text ? "A draft is in the reply below." : refused(answer, "draft"), level === "none" ? "reply" : "risk-heading");
 }
@@ -98,18 +79,30 @@ async function improve() {
   const draft = field.value;
   fault(field, draft.trim() ? tooLong(draft) : "Write a reply first, or ask for a draft.");
   if (!draft.trim() || tooLong(draft)) return;
+  byId("revision").hidden = true;
   const answer = await work("reply", "Looking for improvements", "/v1/improve", { post, draft });
   if (!answer) return;
-  const level = showRisk(answer, SETTINGS.resources);
+  const level = assessed(post, answer);
   if (answer.revision) {
     suggested = answer.revision;
-    byId("revision-summary").textContent = summary(answer) + (answer.finish_reason === "length" ? ` ${CUT}` : "");
+    byId("revision-summary").textContent = `${summary(answer)} ${notes(answer)}`;
     showChanges(byId("changes"), answer.edits);
     byId("revision").hidden = false;
     rate("revision", answer.request_id);
   }
   done("reply", answer.revision ? "Suggested changes are below." : refused(answer, "revision"),
     answer.revision && level !== "acute" ? "revision-heading" : "risk-heading");
+}
+
+/** Shows the risk that the answer speaks of; returns its level. */
+function assessed(post, answer) {
+  about = JSON.stringify(post);
+  return showRisk(answer, SETTINGS.resources);
+}
+
+/** The post was changed since: what is said about risk is said about the text before. */
+function postChanged() {
+  datedRisk(about !== "" && about !== JSON.stringify({ title: byId("title").value, text: byId("text").value }));
 }
 
 /** The post's fields as the service takes them, or nothing where they cannot be sent. */
@@ -125,10 +118,14 @@ const tooLong = (text) =>
   [...text].length > SETTINGS.max_chars
     ? `This has ${[...text].length} characters; at most ${SETTINGS.max_chars} are taken. Shorten it.` : "";
 
+/** What a reader must know of a text that is not whole, or not written from the whole post. */
+const notes = ({ finish_reason: reason, post_cut: cut }) =>
+  [reason === "length" ? UNFINISHED : "", cut ? POST_CUT : ""].filter(Boolean).join(" ");
+
 /** Why there is no text. */
-function refused({ refusal, resources_required: resources }, what) {
-  const reason = refusal?.message ? ` The service says: ${refusal.message}` : "";
-  return `No ${what} was given.${reason}${resources ? " See the note on risk." : ""}`;
+function refused({ refusal, risk }, what) {
+  if (risk.level === "acute") return `No ${what} was given, because of the risk. What to do stands below.`;
+  return `No ${what} was given.${refusal ? ` The service says: ${refusal}.` : ""}`;
 }
 
 /** Asks the service while the page says what goes on; nothing where it was stopped or failed, which is then said. */
@@ -255,7 +252,7 @@ function forgetTexts() {
   byId("revision").hidden = byId("undo").hidden = true;
   hideRisk();
   before = null;
-  suggested = "";
+  suggested = about = "";
 }
 
 function forgetAll() {
@@ -266,3 +263,32 @@ function forgetAll() {
   byId("key-held").hidden = true;
   byId("key-form").hidden = false;
 }
+
+// --- the beginning
+
+function listen() {
+  byId("key-form").addEventListener("submit", takeKey);
+  byId("forget-key").addEventListener("click", askKey);
+  byId("post-form").addEventListener("submit", onSubmit(writeDraft));
+  byId("reply-form").addEventListener("submit", onSubmit(improve));
+  for (const [id, action] of Object.entries({
+    clear: startOver, undo, copy, take: takeChanges, leave: leaveChanges, "post-stop": stop, "reply-stop": stop,
+  })) byId(id).addEventListener("click", action);
+  for (const id of ["title", "text"]) byId(id).addEventListener("input", postChanged);
+  document.addEventListener("keydown", (event) => event.key === "Escape" && stop());
+  window.addEventListener("pagehide", forgetAll);
+  window.addEventListener("beforeunload", (event) => byId("reply").value.trim() && event.preventDefault());
+}
+
+async function configure() {
+  try {
+    const answer = await fetch("playground/settings.json", { credentials: "omit" });
+    Object.assign(SETTINGS, await answer.json());
+  } catch {
+    byId("text-problem").textContent = "The service could not be reached. Reload this page in a moment.";
+  }
+  byId("key-section").hidden = !SETTINGS.needs_key;
+}
+
+listen();
+await configure();

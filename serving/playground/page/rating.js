@@ -22,7 +22,7 @@ export function offerRating(place, requestId, what, send) {
   const status = element("p", { className: "status", role: "status" });
   const problem = element("p", { className: "problem", role: "alert", id: id("problem") });
   const form = element("form", { method: "post", noValidate: true, autocomplete: "off" },
-    element("p", { className: "hint" }, "1 is poor, 5 is good. This goes to the service with the number of the request, and teaches the models."),
+    element("p", { className: "hint" }, "1 is poor, 5 is good. The service keeps it with the number of the request; the models may later learn from it."),
     ...Object.entries(DIMENSIONS).map(([name, question]) => dimension(id(name), name, question)),
     element("div", { className: "row" }, element("button", { type: "submit" }, "Send the rating")),
     problem,

@@ -15,7 +15,7 @@ const SIGNS = { none: "○", elevated: "▲", acute: "■" };
 const MEANING = {
   none: "Rules can miss what a person would see. Trust your own reading of the post over this line.",
   elevated: "Read the post again with that in mind, and follow your service's own rules where you are in doubt.",
-  acute: "Do not answer this alone. Bring the post to a trained person of your service now.",
+  acute: "Do not answer this alone, and do not leave it unanswered.",
 };
 const ACTIONS = {
   none: "",
@@ -25,7 +25,8 @@ const ACTIONS = {
 
 /** Shows `answer`'s risk; `resources` are the operator's lines about local help. */
 export function showRisk(answer, resources) {
-  const { level, signals = [], action } = answer.risk;
+  const { level, signals = [] } = answer.risk;
+  const action = answer.resources_required && answer.risk.action === "none" ? "show_resources" : answer.risk.action;
   const known = Object.hasOwn(HEADINGS, level) ? level : "acute"; // a level from a later version: the careful reading
   const panel = byId("risk");
   panel.dataset.level = known;
@@ -38,12 +39,18 @@ export function showRisk(answer, resources) {
     lines.push(element("p", { className: "hint" }, `Rules that spoke: ${signals.join(", ")}`));
   }
   byId("risk-body").replaceChildren(...lines);
+  datedRisk(false);
   panel.hidden = false;
   return known;
 }
 
 export function hideRisk() {
   byId("risk").hidden = true;
+}
+
+/** Says whether the panel speaks of the post as it was before it was changed. */
+export function datedRisk(dated) {
+  byId("risk-dated").hidden = !dated;
 }
 
 function help(resources) {
