@@ -1,0 +1,1 @@
+"""Answers that were given, and what people thought of them."""
