@@ -8,14 +8,18 @@ from configs.errors import PortInUse, UsageError
 from configs.serving import ServingSettings
 
 
-def check_exposure(serving: ServingSettings) -> None:
-    """Raises UsageError where others could reach a service that asks nobody who they are."""
-    if is_loopback(serving.host) or serving.allow_unauthenticated:
+def check_exposure(serving: ServingSettings, host: str | None = None) -> None:
+    """Raises UsageError where others could reach a service that asks nobody who they are.
+
+    ``host`` is the address in the place of ``serving.host``, where something else sets it.
+    """
+    host = serving.host if host is None else host
+    if serving.auth != "none" or is_loopback(host):
         return
     raise UsageError(
-        f"serving.host={serving.host} can be reached from other machines and the service does not authenticate: "
-        "use --set serving.host=127.0.0.1, or put an authenticating proxy in front and say so with "
-        "--set serving.allow_unauthenticated=true"
+        f"{host} can be reached from other machines and serving.auth=none asks nobody who they are: "
+        "use --set serving.auth=keys (`llumi keys create CONFIG --name NAME` makes a key), "
+        "or --set serving.host=127.0.0.1"
     )
 
 

@@ -19,7 +19,7 @@ from configs.prompts import messages
 from configs.serving import ServingSettings
 from configs.settings import PromptSettings
 from pipelines.generation.engine import Messages, Piece
-from serving.middleware import BodyLimit, RequestScope, answer
+from serving.middleware import answer, surround
 from serving.models import Model
 from serving.wire import (
     ApiError,
@@ -37,8 +37,7 @@ from serving.wire import (
 def create(gm: Model, im: Model, prompts: PromptSettings, serving: ServingSettings) -> FastAPI:
     """The application that one ingress replica runs."""
     api = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    api.add_middleware(BodyLimit, limit=serving.max_body_bytes)
-    api.add_middleware(RequestScope)  # added last, so outermost
+    surround(api, serving)
     add_routes(api, gm, im, prompts, serving.max_post_chars)
     add_errors(api)
     return api

@@ -1,26 +1,45 @@
-"""What surrounds every route: request id, size limit, access log, errors as JSON.
+"""What surrounds every route: request id, access, limits, size of the body, errors as JSON.
+
+    RequestScope > Access > Limits > BodyLimit > routes
 
 Plain ASGI, because a route or an exception handler comes too late: FastAPI reads and parses the
-whole body before it. Authentication and rate limits belong here too.
+whole body before it. So who calls, and whether they may, is settled before a byte of it is read.
+There is no CORS middleware: a page of another origin cannot read an answer.
 
 What is told of each request, and that no text is among it, is the matter of ``serving.watching``.
 """
 
+import asyncio
 import logging
 import re
 import traceback
 from uuid import uuid4
 
+from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from configs.serving import ServingSettings
+from serving.access.boards import counters_of
+from serving.access.errors import too_slow
+from serving.access.gate import Access, authenticator
+from serving.access.limits import Limits
+from serving.access.scopes import Table
 from serving.watching.request import Watch
 from serving.wire import ApiError, error_body
 
 LOGGER = "ray.serve"
 """Serve's own logger, so that the lines lie in the replica's log file."""
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+def surround(api: FastAPI, serving: ServingSettings) -> None:
+    """Put everything around the routes of ``api``; what is added last stands outermost."""
+    api.add_middleware(BodyLimit, limit=serving.max_body_bytes, seconds=serving.access.body_timeout_s)
+    api.add_middleware(Limits, counters=counters_of(serving.access))
+    api.add_middleware(Access, table=Table.of(serving), authenticate=authenticator(serving))
+    api.add_middleware(RequestScope)
 
 
 class RequestScope:
@@ -67,10 +86,10 @@ class RequestScope:
 
 
 class BodyLimit:
-    """Reads at most ``limit`` bytes; a larger body is refused, by its declared length before it is read."""
+    """Reads at most ``limit`` bytes for at most ``seconds``; a body that says it is larger is not read at all."""
 
-    def __init__(self, app: ASGIApp, limit: int):
-        self.app, self.limit = app, limit
+    def __init__(self, app: ASGIApp, limit: int, seconds: float):
+        self.app, self.limit, self.seconds = app, limit, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take in the whole body, then let the application read it from memory."""
@@ -80,7 +99,11 @@ class BodyLimit:
         declared = Headers(scope=scope).get("content-length", "0")
         if not declared.isdigit() or int(declared) > self.limit:
             raise self.too_large()
-        body = await self.read(receive)
+        try:
+            async with asyncio.timeout(self.seconds):
+                body = await self.read(receive)
+        except TimeoutError:
+            raise too_slow(self.seconds) from None
         if body is None:
             return
         unread = True
@@ -96,17 +119,16 @@ class BodyLimit:
 
     async def read(self, receive: Receive) -> bytes | None:
         """The body, or None where the client went away."""
-        parts, size, more = [], 0, True
+        body, more = bytearray(), True
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
+            body += message.get("body", b"")
             more = message.get("more_body", False)
-            if size > self.limit:
+            if len(body) > self.limit:
                 raise self.too_large()
-        return b"".join(parts)
+        return bytes(body)
 
     def too_large(self) -> ApiError:
         """The refusal."""

@@ -21,5 +21,12 @@ def settings_for(port: int, tmp_path: Path, *overrides: str) -> Settings:
     """The demo's settings with short answers, on ``port``."""
     return load(
         "demo",
-        [f"output={tmp_path}", f"serving.port={port}", "generation.max_new_tokens=16", "serving.drain_s=1", *overrides],
+        [
+            f"output={tmp_path}",
+            f"serving.port={port}",
+            "generation.max_new_tokens=16",
+            "serving.drain_s=1",
+            "serving.auth=none",
+            *overrides,
+        ],
     )

@@ -4,23 +4,27 @@ import socket
 
 import pytest
 
+from configs.access import Auth
 from configs.errors import PortInUse, UsageError
 from configs.serving import ServingSettings
 from serving.address import base_url, check_exposure, check_port, is_loopback
 from tests.ports import free_port
 
 
+@pytest.mark.parametrize("auth", ["none", "keys"])
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.3.4.5", "localhost", "::1"])
-def test_this_machine_may_always_be_served(host: str) -> None:
+def test_this_machine_may_always_be_served(host: str, auth: Auth) -> None:
     assert is_loopback(host)
+    check_exposure(ServingSettings(host=host, auth=auth))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "example.org", "localhost.example.org", "0", ""])
+def test_others_are_served_only_when_they_are_asked_who_they_are(host: str) -> None:
+    with pytest.raises(UsageError, match=r"serving\.auth=keys.*127\.0\.0\.1"):
+        check_exposure(ServingSettings(host=host, auth="none"))
+    with pytest.raises(UsageError, match=r"serving\.auth=keys.*127\.0\.0\.1"):
+        check_exposure(ServingSettings(auth="none"), host)
     check_exposure(ServingSettings(host=host))
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "example.org"])
-def test_others_are_served_only_when_it_was_said_that_nobody_is_asked_who_they_are(host: str) -> None:
-    with pytest.raises(UsageError, match=r"127\.0\.0\.1.*allow_unauthenticated"):
-        check_exposure(ServingSettings(host=host))
-    check_exposure(ServingSettings(host=host, allow_unauthenticated=True))
 
 
 def test_a_taken_port_is_named() -> None:
