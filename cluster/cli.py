@@ -62,6 +62,10 @@ Debug = Annotated[bool, typer.Option("--debug", callback=set_debug, help="Show t
 Version = Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")]
 
 
+keys_app = typer.Typer(name="keys", help="API keys of the service: create, list, revoke.", no_args_is_help=True)
+app.add_typer(keys_app)
+
+
 @app.callback()
 def _llumi(version: Version = False, debug: Debug = False) -> None:
     pass
@@ -263,6 +267,61 @@ def serve(config: Config, overrides: Set = None, debug: Debug = False) -> None:
     from cluster.service import serve as serve_both
 
     serve_both(read(config, overrides), console, debug=Mode.debug)
+
+
+@keys_app.command("create")
+def create_key(
+    config: Config,
+    name: Annotated[str, typer.Option(help="Who or what will use the key.")],
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="generate, improve, chat, feedback, models, docs, acute; all but acute unless given."),
+    ] = None,
+    expires: Annotated[str, typer.Option(help="90d, 12h, 2027-01-31 or never.")] = "365d",
+    rate: Annotated[int | None, typer.Option(min=1, help="Most requests a minute, in place of the setting.")] = None,
+    concurrent: Annotated[int | None, typer.Option(min=1, help="Most requests at once, likewise.")] = None,
+    overrides: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Make a key; it is printed alone on the last line, this once."""
+    from cluster import keys
+
+    made = keys.create(
+        read(config, overrides),
+        console,
+        name,
+        scopes=scope,
+        expires=expires,
+        requests_per_minute=rate,
+        concurrent=concurrent,
+    )
+    typer.echo(made)
+
+
+@keys_app.command("list")
+def list_keys(
+    config: Config,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the keys as JSON.")] = False,
+    overrides: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Show every key by its id: whose, for what, until when; never the key itself."""
+    from cluster import keys
+
+    keys.show(read(config, overrides), as_json=as_json)
+
+
+@keys_app.command("revoke")
+def revoke_key(
+    config: Config,
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `llumi keys list` shows it.")],
+    overrides: Set = None,
+    debug: Debug = False,
+) -> None:
+    """End a key for good; a service that runs refuses it within a second."""
+    from cluster import keys
+
+    keys.revoke(read(config, overrides), key_id)
 
 
 @app.command()

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from cluster.checks import check_settings
+from cluster.keys import for_a_while
 from cluster.runner import Runner
 from cluster.service import check_address, running
 from cluster.stages import table
@@ -31,9 +32,9 @@ def demo(settings: Settings, console: Console, *, debug: bool) -> None:
     at = Layout(Path(settings.output))
     post, reply = example(at.threads)
     console.print("starting the service ...", highlight=False)
-    with running(settings, debug=debug) as url:
-        draft = ask(url, "generate", {"post": post})["draft"]
-        revision = ask(url, "improve", {"post": post, "draft": reply})["revision"]
+    with for_a_while(settings, "llumi demo") as key, running(settings, debug=debug) as url:
+        draft = ask(url, "generate", {"post": post}, key)["draft"]
+        revision = ask(url, "improve", {"post": post, "draft": reply}, key)["revision"]
     shown = Console()
     for title, text in {
         "post (invented)": f"{post['title']}\n{post['text']}".strip(),
@@ -57,10 +58,11 @@ def example(threads: Path) -> tuple[dict[str, str], str]:
     raise DataError(f"{threads}: no held-out post has a reply")
 
 
-def ask(url: str, route: str, body: dict[str, Any]) -> dict[str, Any]:
-    """The service's answer; raises EngineError with the status where it is none."""
+def ask(url: str, route: str, body: dict[str, Any], key: str | None) -> dict[str, Any]:
+    """The service's answer to the holder of ``key``; raises EngineError with the status where it is none."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        response = httpx.post(f"{url}/v1/{route}", json=body, timeout=TIMEOUT_S, trust_env=False)
+        response = httpx.post(f"{url}/v1/{route}", json=body, headers=headers, timeout=TIMEOUT_S, trust_env=False)
     except httpx.HTTPError as error:
         raise EngineError(f"{url}/v1/{route} did not answer: {type(error).__name__}") from error
     if response.status_code != httpx.codes.OK:

@@ -1,21 +1,25 @@
 """``llumi serve``: the service of both models, up until Ctrl-C or SIGTERM, then down cleanly."""
 
+import json
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
 
 from cluster import needs, session
 from cluster.forget import trained_on_forgotten
+from cluster.keys import without_keys
 from configs.settings import Settings
 
 
 def serve(settings: Settings, console: Console, *, debug: bool) -> None:
     """Serve GM and IM until the process is told to stop."""
-    for warning in trained_on_forgotten(settings):
+    for warning in (*trained_on_forgotten(settings), *without_keys(settings)):
         console.print(warning, highlight=False)
     with running(settings, debug=debug) as url:
         console.print(f"GM and IM answer at {url}; Ctrl-C stops them", highlight=False)
@@ -35,17 +39,41 @@ def running(settings: Settings, *, debug: bool) -> Iterator[str]:
     check_address(settings)
     session.connect(settings, needs.serving(settings), debug=debug)
     try:
-        yield start(settings, models)
+        url = start(settings, models)
+        with found_by(settings, url):
+            yield url
     finally:
         stop()
         session.disconnect()
 
 
+def address_file(settings: Settings) -> Path:
+    """Where a service that runs says how to reach it, for `llumi rollout` and `llumi status`."""
+    return Path(settings.output).expanduser() / "serving" / "service.json"
+
+
+@contextmanager
+def found_by(settings: Settings, url: str) -> Iterator[None]:
+    """While the block runs, ``address_file`` names the service's URL and its Ray."""
+    import ray
+
+    path = address_file(settings)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    known = {"url": url, "ray": ray.get_runtime_context().gcs_address, "pid": os.getpid()}
+    path.write_text(json.dumps(known) + "\n", encoding="utf-8")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def check_address(settings: Settings) -> None:
     """Raises UsageError for an address open to others, PortInUse where a service of our own finds its port taken."""
+    from serving.access.tls import check_tls
     from serving.address import check_exposure, check_port
 
     check_exposure(settings.serving)
+    check_tls(settings.serving)
     if session.address_of(settings) is None:  # on a running cluster the port may be that of the service to update
         check_port(settings.serving.host, settings.serving.port)
 

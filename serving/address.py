@@ -53,7 +53,8 @@ def check_port(host: str, port: int) -> None:
             raise UsageError(f"cannot listen on serving.host={host}, serving.port={port}: {error.strerror}") from None
 
 
-def base_url(host: str, port: int) -> str:
+def base_url(host: str, port: int, *, tls: bool = False) -> str:
     """URL at which this machine reaches the service."""
     reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{reached}]:{port}" if ":" in reached else f"{scheme}://{reached}:{port}"
