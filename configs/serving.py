@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from configs.access import AccessSettings, Auth, TlsSettings
 from configs.api import ApiSettings
 from configs.base import Section
+from configs.safety import SafetySettings
 from configs.store import StoreSettings
 from configs.topology import DeploymentSettings, TopologySettings
 from configs.watching import WatchingSettings
@@ -71,6 +72,8 @@ class ServingSettings(Section):
     """Which answers were given and what people thought of them: where it is kept, and for how long."""
     watching: WatchingSettings = WatchingSettings()
     """What can be seen of requests beside metrics and the access log: traces."""
+    safety: SafetySettings = SafetySettings()
+    """Triage of posts before generation, guard of what was written after it."""
     drain_s: float = Field(10, ge=0)
     """Seconds a replica has to finish its requests when it is stopped."""
     engine: EngineSettings = EngineSettings()
@@ -89,4 +92,11 @@ class ServingSettings(Section):
         """Tokens cannot be checked without a provider."""
         if self.auth == "oidc" and self.access.oidc is None:
             raise ValueError("auth=oidc needs access.oidc with the provider's issuer and audience")
+        return self
+
+    @model_validator(mode="after")
+    def tls_can_be_had(self) -> Self:
+        """Ray Serve starts its HAProxy without TLS."""
+        if self.tls is not None and self.topology.haproxy == "on":
+            raise ValueError("tls and topology.haproxy=on exclude each other: set topology.haproxy=off")
         return self

@@ -1,97 +1,78 @@
-"""The HTTP surface: routes, and every error as JSON.
+"""The HTTP application: routes, what surrounds them, and the document that describes them.
 
-    POST /v1/generate  {"post": {"title", "text"}}           -> {"draft", ...}
-    POST /v1/improve   {"post": {"title", "text"}, "draft"}  -> {"revision", ...}
-    GET  /healthz                                            -> 200 or 503
+    POST /v1/generate, /v1/improve     the native interface        serving.native
+    POST /v1/chat/completions          OpenAI's                    serving.openai
+    GET  /v1/models, /v1/models/{id}   with lineage                serving.catalogue
+    POST /v1/feedback                  where a store is there      serving.feedback.routes
+    GET  /v1/openapi.json                 for callers with the scope ``docs``
+    GET  /healthz                      open, says ok or unavailable and nothing else
+    GET  /                             the playground, where it is switched on
 
-The interactive documentation is off: it would be open to everybody.
+FastAPI's own pages of documentation are off: they load scripts from elsewhere.
 """
 
 import asyncio
-from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
 
-from configs.prompts import messages
-from configs.serving import ServingSettings
-from configs.settings import PromptSettings
-from pipelines.generation.engine import Messages, Piece
-from serving.middleware import answer, surround
-from serving.models import Model
-from serving.wire import (
-    ApiError,
-    GenerateRequest,
-    GenerateResponse,
-    ImproveRequest,
-    ImproveResponse,
-    draft_text,
-    error_body,
-    invalid_body,
-    post_text,
+from serving import catalogue, native, openai
+from serving.errors import add_errors
+from serving.feedback import routes as feedback
+from serving.middleware import surround
+from serving.playground import routes as playground
+from serving.services import Services
+
+API_VERSION = "1.0.0"
+"""Of the interface: the first number changes with what breaks clients, the second with what is new."""
+DESCRIPTION = (
+    "Drafts of supportive replies to posts, and revisions of helpers' drafts. Drafts go to a human helper who "
+    "reads, changes and sends them, never straight to a person at risk. Every answer carries `risk`; where "
+    "`resources_required` is true the caller must show local crisis resources."
 )
 
 
-def create(gm: Model, im: Model, prompts: PromptSettings, serving: ServingSettings) -> FastAPI:
+def create(services: Services) -> FastAPI:
     """The application that one ingress replica runs."""
-    api = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    surround(api, serving)
-    add_routes(api, gm, im, prompts, serving.max_post_chars)
+    document = "/v1/openapi.json" if services.serving.api.openapi else None
+    api = FastAPI(
+        title="LLUMI",
+        version=API_VERSION,
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=document,
+    )
+    surround(api, services.serving)
+    for router in (native.router(services), openai.router(services), catalogue.router(services)):
+        api.include_router(router)
+    if services.feedback is not None:
+        api.include_router(feedback.router(services.feedback))
+    if services.serving.playground:
+        api.include_router(playground_of(services))
+    add_health(api, services)
     add_errors(api)
     return api
 
 
-def add_routes(api: FastAPI, gm: Model, im: Model, prompts: PromptSettings, limit: int) -> None:
-    """The three routes."""
+def playground_of(services: Services) -> APIRouter:
+    """The playground under this configuration."""
+    serving = services.serving
+    return playground.router(
+        needs_key=serving.auth != "none",
+        max_chars=serving.max_post_chars,
+        ratings=services.feedback is not None,
+        resources=serving.crisis_resources,
+    )
 
-    @api.post("/v1/generate")
-    async def generate(body: GenerateRequest, request: Request) -> GenerateResponse:
-        prompt = messages(prompts.gm, post_text(body.post, limit))
-        piece, common = await written(request, gm, prompt)
-        return GenerateResponse(draft=piece.text, model="gm", **common)
 
-    @api.post("/v1/improve")
-    async def improve(body: ImproveRequest, request: Request) -> ImproveResponse:
-        prompt = messages(prompts.im, post_text(body.post, limit), draft_text(body.draft, limit))
-        piece, common = await written(request, im, prompt)
-        return ImproveResponse(revision=piece.text, model="im", **common)
+def add_health(api: FastAPI, services: Services) -> None:
+    """The one route that anybody may ask: 200 where both models can be asked, else 503."""
 
-    @api.get("/healthz")
+    @api.head("/healthz", include_in_schema=False)
+    @api.get("/healthz", operation_id="health", responses={503: {"description": "A model is not available."}})
     async def healthz() -> JSONResponse:
-        of_gm, of_im = await asyncio.gather(gm.health(), im.health())
-        models = {"gm": of_gm, "im": of_im}
-        well = "unavailable" not in models.values()
-        return JSONResponse({"status": "ok" if well else "unavailable", "models": models}, 200 if well else 503)
-
-
-async def written(request: Request, model: Model, prompt: Messages) -> tuple[Piece, dict[str, Any]]:
-    """The model's answer, and what both responses say about it."""
-    request_id = request.state.request_id
-    piece = await model.write(request_id, prompt)
-    request.state.usage = piece.usage  # for the access log
-    return piece, {
-        "request_id": request_id,
-        "finish_reason": piece.finish_reason,
-        "usage": piece.usage,
-    }
-
-
-def add_errors(api: FastAPI) -> None:
-    """Every error in one shape, none with what the client sent."""
-
-    @api.exception_handler(ApiError)
-    async def known(request: Request, error: ApiError) -> JSONResponse:
-        return answer(error)
-
-    @api.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return answer(invalid_body(error.errors()))
-
-    @api.exception_handler(HTTPException)
-    async def by_status(request: Request, error: HTTPException) -> JSONResponse:
-        what = {404: ("there is no such route", "not_found"), 405: ("the route takes another method", "method")}
-        message, code = what.get(error.status_code, ("the request cannot be served", "http_error"))
-        body = error_body(message, "invalid_request_error", None, code)
-        return JSONResponse(body, error.status_code, error.headers)
+        """Whether the service can answer."""
+        found = await asyncio.gather(services.gm.health(), services.im.health())
+        well = "unavailable" not in found
+        return JSONResponse({"status": "ok" if well else "unavailable"}, 200 if well else 503)

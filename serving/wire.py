@@ -1,17 +1,69 @@
 """What travels over HTTP: bodies in, bodies out, and errors that never repeat what was sent."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from configs.prompts import delimited, whole_post
-from pipelines.generation.engine import FinishReason, Usage
 
 RETRY_AFTER_S = 1
 """Seconds that a refused client is asked to wait."""
 FIELDS = {"gm": "post", "im": "post, draft"}
 """Fields of the body that make up each model's prompt."""
+
+EXPECTED = {
+    "missing": "is missing",
+    "string_type": "must be a string",
+    "string_unicode": "must be valid Unicode: half of a surrogate pair stands alone",
+    "string_too_short": "must have at least {min_length} character(s)",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_pattern_mismatch": "must have the form {pattern}",
+    "model_attributes_type": "must be an object",
+    "model_type": "must be an object",
+    "dict_type": "must be an object",
+    "list_type": "must be a list",
+    "too_short": "must have at least {min_length} item(s)",
+    "too_long": "must have at most {max_length} items",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_parsing_size": "is too large",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "literal_error": "must be {expected}",
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be greater than {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be less than {lt}",
+}
+"""What is said of each of pydantic's errors; the numbers in it are our own bounds."""
+DECISIVE = {"extra_forbidden", "missing"}
+"""Errors that are told before others: a field that is not known may be why another is missing."""
+OPENAI_ONLY = frozenset(
+    {
+        "audio",
+        "function_call",
+        "functions",
+        "logit_bias",
+        "modalities",
+        "moderation",
+        "parallel_tool_calls",
+        "prediction",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "reasoning_effort",
+        "service_tier",
+        "tool_choice",
+        "tools",
+        "tool_calls",
+        "tool_call_id",
+        "verbosity",
+        "web_search_options",
+    }
+)
+"""Fields of OpenAI's requests that would change an answer and have no meaning here."""
 
 
 class Body(BaseModel):
@@ -25,40 +77,13 @@ class Post(Body):
 
     title: str = ""
     text: str = ""
-
-
-class GenerateRequest(Body):
-    """Asks GM for a draft."""
-
-    post: Post
-
-
-class ImproveRequest(Body):
-    """Asks IM for a revision of a helper's draft."""
-
-    post: Post
-    draft: str
-
-
-class Written(BaseModel):
-    """What both answers carry."""
-
-    request_id: str
-    model: Literal["gm", "im"]
-    finish_reason: FinishReason
-    usage: Usage
-
-
-class GenerateResponse(Written):
-    """GM's answer."""
-
-    draft: str
-
-
-class ImproveResponse(Written):
-    """IM's answer."""
-
-    revision: str
+    id: str | None = Field(
+        None,
+        min_length=1,
+        max_length=128,
+        pattern=r"^[\x21-\x7e]+$",
+        description="The caller's own id of the post, t3_... for one of Reddit's; it can be forgotten by it.",
+    )
 
 
 class ApiError(Exception):
@@ -133,23 +158,31 @@ def within(text: str, limit: int, param: str) -> str:
     return text
 
 
-def invalid_body(errors: Sequence[Mapping[str, Any]]) -> ApiError:
+def invalid_body(errors: Sequence[Mapping[str, Any]], status: int = 422) -> ApiError:
     """The first thing that does not fit, by the field's name and what was expected there.
 
-    An unknown field's name came from the client, so only the known ones are named.
+    Names that came from the client are not repeated: a field of ours is named, an unknown one is
+    not, and one that OpenAI has and we have not is taken from our own list.
     """
-    first = errors[0]
-    names = [str(part) for part in first["loc"] if part != "body"]
+    first = min(errors, key=lambda error: error["type"] not in DECISIVE)
+    names = tuple(part for part in first["loc"] if part != "body")
     if first["type"] == "json_invalid" or not names:
         return ApiError(400, "the body must be a JSON object, sent as application/json", code="invalid_json")
+    param = ".".join(str(part) for part in names if isinstance(part, int) or part in field_names()) or None
     if first["type"] == "extra_forbidden":
-        where = ".".join(names[:-1]) or None
-        return ApiError(422, "the body holds a field that is not known here", code="unknown_field", param=where)
-    param = ".".join(names)
-    expected = {
-        "missing": "is missing",
-        "string_type": "must be a string",
-        "model_attributes_type": "must be an object",
-    }
-    what = expected.get(first["type"], "is not what is expected")
-    return ApiError(422, f"{param} {what}", code=first["type"], param=param)
+        if names[-1] in OPENAI_ONLY:
+            message = f"{names[-1]} is not supported here: leave it out"
+            return ApiError(status, message, code="unsupported_parameter", param=str(names[-1]))
+        return ApiError(status, "the body holds a field that is not known here", code="unknown_field", param=param)
+    what = EXPECTED.get(first["type"], "is not what is expected").format(**first.get("ctx", {}))
+    return ApiError(status, f"{param or 'the body'} {what}", code=first["type"], param=param)
+
+
+def field_names() -> frozenset[str]:
+    """Names of all fields of bodies, as far as they are defined by now."""
+    kinds, found = [Body], set[str]()
+    while kinds:
+        kind = kinds.pop()
+        found |= kind.model_fields.keys()
+        kinds += kind.__subclasses__()
+    return frozenset(found)

@@ -7,7 +7,7 @@ The engine is a real one: the scripted engine of the tests or the transformers e
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 from uuid import uuid4
@@ -32,14 +32,16 @@ class LocalModel:
         except (TimeoutError, EngineError) as error:
             raise self._told(error) from None
 
-    async def stream(self, request_id: str, prompt: Messages, sampling: Sampling) -> AsyncIterator[Piece]:
+    async def stream(self, request_id: str, prompt: Messages, sampling: Sampling) -> AsyncGenerator[Piece, None]:
         """The answer piece by piece; raises ApiError. Closing it cancels."""
+        deadline = asyncio.get_running_loop().time() + self.timeout_s
         try:
-            async with (
-                asyncio.timeout(self.timeout_s),
-                aclosing(self.engine.generate(self._ticket(request_id), prompt, sampling)) as pieces,  # type: ignore[type-var]
-            ):
-                async for piece in pieces:
+            async with aclosing(self.engine.generate(self._ticket(request_id), prompt, sampling)) as pieces:
+                while True:
+                    async with asyncio.timeout_at(deadline):
+                        piece = await anext(pieces, None)
+                    if piece is None:
+                        return
                     yield piece
         except (TimeoutError, EngineError) as error:
             raise self._told(error) from None
@@ -48,7 +50,7 @@ class LocalModel:
         """``ok`` or ``unavailable``."""
         return "ok" if self.engine.healthy() else "unavailable"
 
-    async def info(self) -> dict[str, Any]:
+    async def info(self, request_id: str | None = None) -> dict[str, Any]:
         """Lineage, as it was given."""
         return dict(self._info)
 

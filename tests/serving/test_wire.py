@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from serving.wire import ApiError, ImproveRequest, Post, draft_text, invalid_body, post_text
+from serving.bodies import ImproveRequest
+from serving.wire import ApiError, Post, draft_text, invalid_body, post_text
 
 
 def test_title_and_text_make_one_passage() -> None:

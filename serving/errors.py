@@ -1,0 +1,59 @@
+"""Every error of the application in one shape, and which of them the interface's document names."""
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from serving.bodies import ErrorBody
+from serving.middleware import answer
+from serving.wire import ApiError, error_body, invalid_body
+
+MEANINGS = {
+    400: "The body is no JSON object, or the text does not fit into the model's context.",
+    401: "No key, or one that is not valid.",
+    403: "The key lacks the scope.",
+    404: "There is no such thing.",
+    408: "The body did not arrive in time.",
+    413: "The body is too large.",
+    422: "A field is missing, unknown, empty, too long or out of its bounds; `param` names it.",
+    429: "The key's limit is reached; `Retry-After` says when to try again.",
+    500: "The service failed.",
+    503: "Overloaded or not there at the moment; `Retry-After` says when to try again.",
+    504: "No answer within the time limit.",
+}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody, "description": text} for status, text in MEANINGS.items() if status != 404
+}
+"""What a route that writes may answer beside 200."""
+NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorBody, "description": MEANINGS[404]}}
+READING: dict[int | str, dict[str, Any]] = {status: ERRORS[status] for status in (400, 401, 403, 429, 500, 503)}
+"""What a route that only tells something may answer beside 200."""
+ROUTING = {
+    400: ("the body must be a JSON object, sent as application/json", "invalid_json"),
+    404: ("there is no such route", "not_found"),
+    405: ("the route takes another method", "method"),
+}
+"""Errors that FastAPI and Starlette raise by themselves."""
+
+
+def add_errors(api: FastAPI) -> None:
+    """Handlers for what routes raise, none of which repeats what the client sent."""
+
+    @api.exception_handler(ApiError)
+    async def known(request: Request, error: ApiError) -> JSONResponse:
+        return answer(error)
+
+    @api.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        # OpenAI's own answer to a field that does not fit is 400.
+        status = 400 if request.url.path.startswith("/v1/chat/") else 422
+        return answer(invalid_body(error.errors(), status))
+
+    @api.exception_handler(HTTPException)
+    async def by_status(request: Request, error: HTTPException) -> JSONResponse:
+        message, code = ROUTING.get(error.status_code, ("the request cannot be served", "http_error"))
+        body = error_body(message, "invalid_request_error", None, code)
+        return JSONResponse(body, error.status_code, error.headers)

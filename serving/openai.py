@@ -1,0 +1,188 @@
+"""POST /v1/chat/completions: the route, its answer as a whole and as a stream.
+
+A stream is made of ``chat.completion.chunk``s, the first of which carries ``risk`` and
+``resources_required``, then with ``stream_options.include_usage`` one of usage alone, then
+``data: [DONE]``. An error in mid-stream is a chunk with ``error``, which OpenAI's clients raise.
+"""
+
+import time
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from serving.asking import Asking, merged, prepared, together, whole
+from serving.bodies import RefusalBody, RiskBody
+from serving.chat import ChatLogprobs, ChatMessage, ChatRequest, ChatResponse, ChatUsage, Choice, Safety, TokenLogprob
+from serving.drafting import Drafted, drafts, stream, withheld
+from serving.errors import ERRORS, NOT_FOUND
+from serving.native import check_drafts, ended, most_tokens, several
+from serving.recording import record
+from serving.services import Services
+from serving.sse import DONE, event, streamed, unless_gone
+from serving.wire import Post
+
+EVENTS = {"text/event-stream": {"schema": {"type": "string", "description": "Chunks, then [DONE]."}}}
+
+
+def router(services: Services) -> APIRouter:
+    """The route."""
+    routes = APIRouter(tags=["openai"])
+
+    @routes.post(
+        "/v1/chat/completions",
+        response_model=ChatResponse,
+        responses={200: {"content": EVENTS}, **ERRORS, **NOT_FOUND},
+        operation_id="create_chat_completion",
+    )
+    async def completions(body: ChatRequest, request: Request) -> Any:
+        """A draft by llumi-gm, or a revision by llumi-im."""
+        name, post, draft = body.asked()
+        check_drafts(body.n or 1, services, 400)
+        most = most_tokens(services)
+        sampling = body.sampling(services.generation, most, logprobs=bool(body.logprobs), status=400)
+        asking = await prepared(services, request, name, post, draft, sampling)
+        chat = Chat(services, request, body, asking, post, draft)
+        if body.stream:
+            return await streamed(request, chat.events(), lambda error: event(error.body))
+        refused = withheld(services, asking.asked)
+        written = drafts(services, asking.model, asking.asked, body.n or 1)
+        found = [refused] if refused else [whole(one) for one in await unless_gone(request, written)]
+        return await chat.answer(found)
+
+    return routes
+
+
+class Chat:
+    """One request and the forms of its answer."""
+
+    def __init__(
+        self, services: Services, request: Request, body: ChatRequest, asking: Asking, post: Post, draft: str | None
+    ):
+        self.services, self.request, self.body = services, request, body
+        self.asking, self.post, self.draft = asking, post, draft
+        self.created = int(time.time())
+
+    async def answer(self, written: Sequence[Drafted]) -> ChatResponse:
+        """The whole answer, recorded."""
+        version = await self.finished(written)
+        return ChatResponse(
+            id=self.asking.asked.request_id,
+            created=self.created,
+            model=self.body.model,
+            system_fingerprint=version,
+            choices=[
+                Choice(
+                    index=index,
+                    message=ChatMessage(content=one.text, refusal=one.refusal.message if one.refusal else None),
+                    finish_reason=ended(one),
+                    logprobs=logprobs_of(one),
+                )
+                for index, one in enumerate(written)
+            ],
+            usage=usage_of(written),
+            **vars(self.safety(written)),
+        )
+
+    async def finished(self, written: Sequence[Drafted]) -> str | None:
+        """Log and record what was written; returns the version that wrote it."""
+        self.request.state.usage = together(written)
+        version = await self.asking.version()
+        texts = [one.text for one in written]
+        await record(self.services, self.request, "chat", self.asking, version, self.post, texts, self.draft)
+        return version
+
+    def safety(self, written: Sequence[Drafted] = ()) -> Safety:
+        """Risk, as far as it is known when this much was written."""
+        given = [one for one in written if one.text is not None]
+        risk = self.asking.asked.risk
+        return Safety(
+            risk=RiskBody.of(risk),
+            resources_required=risk.resources_required or any(one.resources_required for one in written),
+            refusal=RefusalBody.of(written[0].refusal) if written and not given else None,
+            post_cut=self.asking.post_cut,
+        )
+
+    async def events(self) -> AsyncGenerator[bytes, None]:
+        """The chunks of a streamed answer."""
+        refused = withheld(self.services, self.asking.asked)
+        done: dict[int, Drafted] = {0: refused} if refused else {}
+        begun: set[int] = set()
+        if refused:
+            for chunk in self.closing(0, refused, first=True):
+                yield chunk
+        requests = [] if refused else several(self.asking, self.body.n or 1)
+        async for index, item in merged([stream(self.services, self.asking.model, one) for one in requests]):
+            first = index not in begun
+            begun.add(index)
+            if isinstance(item, Drafted):
+                done[index] = whole(item)
+                for chunk in self.closing(index, item, first=first):
+                    yield chunk
+            else:
+                yield self.chunk(index, {"content": item}, first=first)
+        written = [done[index] for index in sorted(done)]
+        await self.finished(written)
+        if self.body.stream_options and self.body.stream_options.include_usage:
+            yield event({**self.head(), "choices": [], "usage": usage_of(written).model_dump()})
+        yield DONE
+
+    def closing(self, index: int, drafted: Drafted, *, first: bool) -> list[bytes]:
+        """The last chunk of a choice."""
+        delta = {"refusal": drafted.refusal.message} if drafted.refusal else {}
+        more: dict[str, Any] = {"resources_required": drafted.resources_required}
+        if drafted.refusal:
+            more["refusal"] = RefusalBody.of(drafted.refusal).model_dump()  # type: ignore[union-attr]
+        logprobs = logprobs_of(drafted)
+        return [
+            self.chunk(
+                index,
+                delta,
+                first=first,
+                finish_reason=ended(drafted),
+                logprobs=logprobs.model_dump() if logprobs else None,
+                more=more,
+            )
+        ]
+
+    def chunk(
+        self,
+        index: int,
+        delta: dict[str, Any],
+        *,
+        first: bool,
+        finish_reason: str | None = None,
+        logprobs: dict[str, Any] | None = None,
+        more: dict[str, Any] | None = None,
+    ) -> bytes:
+        """One chunk; the first of a choice carries its role and the risk."""
+        said = {"role": "assistant", **delta} if first else delta
+        risk = self.safety().model_dump(mode="json", exclude={"refusal"}) if first else {}
+        choice = {"index": index, "delta": said, "logprobs": logprobs, "finish_reason": finish_reason}
+        return event({**self.head(), "choices": [choice], **risk, **(more or {})})
+
+    def head(self) -> dict[str, Any]:
+        """What all chunks carry."""
+        return {
+            "id": self.asking.asked.request_id,
+            "object": "chat.completion.chunk",
+            "created": self.created,
+            "model": self.body.model,
+        }
+
+
+def usage_of(written: Sequence[Drafted]) -> ChatUsage:
+    """Tokens in OpenAI's words."""
+    usage = together(written)
+    return ChatUsage(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.new_tokens,
+        total_tokens=usage.prompt_tokens + usage.new_tokens,
+    )
+
+
+def logprobs_of(drafted: Drafted) -> ChatLogprobs | None:
+    """Of each token, where asked for."""
+    if drafted.logprobs is None or drafted.text is None:
+        return None
+    return ChatLogprobs(content=[TokenLogprob(token="", bytes=None, logprob=logprob) for logprob in drafted.logprobs])

@@ -1,0 +1,129 @@
+"""Server-sent events: what a streamed answer looks like on the wire.
+
+The first event is made before the status is sent, so that all that can be refused is refused
+with a status. What fails later can only be told in the stream, as an event ``error`` with the
+body that the error would have had; a stream without its last event was cut off.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from serving.wire import ApiError
+
+T = TypeVar("T")
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+"""Nothing on the way may keep or gather what was written."""
+DONE = b"data: [DONE]\n\n"
+"""How OpenAI's streams end."""
+AHEAD = 16
+"""Events made before a slow client has taken them."""
+
+
+def event(data: Any, name: str | None = None) -> bytes:
+    """One event; ``data`` as JSON, which holds no line break."""
+    head = f"event: {name}\n".encode() if name else b""
+    return head + b"data: " + orjson.dumps(data) + b"\n\n"
+
+
+class Feed:
+    """Runs a generator in a task of its own, from its first step to its last.
+
+    The first event is waited for by the route and the others by the response, which are other
+    tasks: a time limit within the generator would count for the wrong one.
+    """
+
+    def __init__(self, events: AsyncGenerator[bytes, None]):
+        self._queue: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(AHEAD)
+        self._task = asyncio.create_task(self._run(events))
+
+    async def _run(self, events: AsyncGenerator[bytes, None]) -> None:
+        end: Exception | None = None
+        try:
+            async with aclosing(events):
+                async for one in events:
+                    await self._queue.put(one)
+        except Exception as error:
+            end = error
+        await self._queue.put(end)
+
+    async def next(self) -> bytes | None:
+        """The next event, None after the last; raises what the generator raised."""
+        one = await self._queue.get()
+        if isinstance(one, Exception):
+            raise one
+        return one
+
+    async def close(self) -> None:
+        """End the generator, wherever it stands."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+class EventStream(StreamingResponse):
+    """The events of a feed as a response; a client that goes away closes the feed."""
+
+    def __init__(self, feed: Feed, first: bytes | None, failed: Callable[[ApiError], bytes]):
+        super().__init__(self._events(first), media_type="text/event-stream", headers=HEADERS)
+        self.feed, self.failed = feed, failed
+
+    async def _events(self, one: bytes | None) -> AsyncGenerator[bytes, None]:
+        while one is not None:
+            yield one
+            try:
+                one = await self.feed.next()
+            except ApiError as error:
+                yield self.failed(error)
+                return
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self.feed.close()
+
+
+async def streamed(
+    request: Request, events: AsyncGenerator[bytes, None], failed: Callable[[ApiError], bytes]
+) -> EventStream:
+    """A response whose first event is there already; raises the ApiError that ``events`` begins with.
+
+    ``failed`` makes the last event of a stream that fails later.
+    """
+    feed = Feed(events)
+    try:
+        first = await unless_gone(request, feed.next())
+    except BaseException:
+        await feed.close()
+        raise
+    return EventStream(feed, first, failed)
+
+
+async def unless_gone(request: Request, work: Awaitable[T]) -> T:
+    """The result of ``work``, which is cancelled where the client goes away before it is done.
+
+    A server cancels no route whose client has left: the route has to look.
+    """
+    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(gone(request))
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ApiError(499, "the client went away", code="client_gone")
+    finally:
+        working.cancel()
+        watching.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
+
+
+async def gone(request: Request) -> None:
+    """Returns once the client has closed the connection; the body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
