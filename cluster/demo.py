@@ -33,19 +33,25 @@ def demo(settings: Settings, console: Console, *, debug: bool) -> None:
     post, reply = example(at.threads)
     console.print("starting the service ...", highlight=False)
     with for_a_while(settings, "llumi demo") as key, running(settings, debug=debug) as url:
-        draft = ask(url, "generate", {"post": post}, key)["draft"]
-        revision = ask(url, "improve", {"post": post, "draft": reply}, key)["revision"]
+        drafted = ask(url, "generate", {"post": post}, key)
+        revised = ask(url, "improve", {"post": post, "draft": reply}, key)
     shown = Console()
     for title, text in {
         "post (invented)": f"{post['title']}\n{post['text']}".strip(),
-        "GM's draft": draft,
+        "GM's draft": next((draft["text"] for draft in drafted["drafts"] if draft["text"]), none(drafted)),
         "a helper's draft (invented)": reply,
-        "IM's revision of it": revision,
+        "IM's revision of it": revised["revision"] or none(revised),
     }.items():
         shown.rule(title, align="left")
         shown.print(text, markup=False, highlight=False)
     shown.rule()
     shown.print(f"report: {at.evaluation / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def none(answer: dict[str, Any]) -> str:
+    """What stands in the place of a text that the service did not give."""
+    refusal = answer["refusal"] or {"message": "no reason given", "rules": []}
+    return f"(none: {refusal['message']} {', '.join(refusal['rules'])})"
 
 
 def example(threads: Path) -> tuple[dict[str, str], str]:
