@@ -1,0 +1,239 @@
+"""From a post to a text that a helper may see: triage, generation, guard, again, or a refusal.
+
+    risk = await assess(services, post, draft)
+    asked = Asked(request_id, post, draft, prompt, sampling, risk, may_draft_acute="acute" in caller.scopes)
+    drafted = await draft(services, services.gm, asked)
+
+Every route goes this way, so no text reaches a client that the guard has not seen. A stream is
+released sentence by sentence after the guard saw all of it so far; what it sees too late to
+take back ends the stream, and the client must drop what it showed.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from configs.safety import SafetySettings
+from pipelines.generation.engine import FinishReason, Messages, Piece, Sampling, Usage
+from serving.models import ModelLike
+from serving.safety.release import Release
+from serving.safety.risk import Risk
+from serving.services import Services
+
+Finish = FinishReason | Literal["content_filter"]
+NOTHING = Usage(0, 0)
+SEEDS = 2**63
+"""Seeds are taken modulo this."""
+SEED_STEP = 1_000_003
+"""Between the seeds of one answer's regenerations: far from those of the other drafts of the request."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request for text, its post triaged."""
+
+    request_id: str
+    post: str
+    draft: str | None
+    prompt: Messages
+    sampling: Sampling
+    risk: Risk
+    may_draft_acute: bool = False
+    """The caller's key has the scope ``acute``."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why there is no text; carries no words of anybody."""
+
+    code: Literal["acute_risk", "guard"]
+    message: str
+    rules: tuple[str, ...] = ()
+    """Ids of the rules that the last answer broke."""
+
+
+@dataclass(frozen=True)
+class Drafted:
+    """What came of a request; either ``text`` or ``refusal`` is None."""
+
+    text: str | None
+    refusal: Refusal | None
+    risk: Risk
+    resources_required: bool
+    """The caller must show local crisis resources: by the triage, or because an answer broke a rule of harm."""
+    regenerations: int
+    usage: Usage
+    """Tokens of all attempts."""
+    finish_reason: Finish
+    logprobs: tuple[float, ...] | None = None
+
+
+@dataclass
+class Attempts:
+    """What the attempts at one answer have come to."""
+
+    asked: Asked
+    settings: SafetySettings
+    regenerations: int = 0
+    usage: Usage = NOTHING
+    broken: tuple[str, ...] = ()
+    harmful: bool = False
+    sampling: Sampling = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sampling = self.asked.sampling
+
+    def add(self, usage: Usage) -> None:
+        """Count the tokens of one attempt."""
+        self.usage = Usage(self.usage.prompt_tokens + usage.prompt_tokens, self.usage.new_tokens + usage.new_tokens)
+
+    def again(self) -> bool:
+        """Prepare one more attempt, unless there were enough."""
+        if self.regenerations >= self.settings.regenerations:
+            return False
+        self.regenerations += 1
+        first, seed = self.asked.sampling, self.asked.sampling.seed
+        self.sampling = replace(
+            first,
+            temperature=max(first.temperature, self.settings.regeneration_temperature),
+            seed=None if seed is None else (seed + self.regenerations * SEED_STEP) % SEEDS,
+        )
+        return True
+
+    def ended(
+        self,
+        text: str | None,
+        finish: Finish,
+        refusal: Refusal | None = None,
+        logprobs: tuple[float, ...] | None = None,
+    ) -> Drafted:
+        """The outcome."""
+        required = self.asked.risk.resources_required or self.harmful
+        return Drafted(
+            text, refusal, self.asked.risk, required, self.regenerations, self.usage, finish, logprobs
+        )  # fmt: skip
+
+    def refused(self) -> Drafted:
+        """No attempt passed the guard."""
+        tries = "once" if not self.regenerations else f"{self.regenerations + 1} times"
+        message = f"no text that keeps the rules was written, tried {tries}; a helper should write this one"
+        return self.ended(None, "content_filter", Refusal("guard", message, self.broken))
+
+
+async def assess(services: Services, post: str, draft: str | None = None) -> Risk:
+    """The triage of one request, counted."""
+    risk = await services.triage.assess(post, draft)
+    if services.metrics is not None:
+        services.metrics.triage(risk.level)
+    return risk
+
+
+def withheld(services: Services, asked: Asked) -> Drafted | None:
+    """The refusal of a draft for an acute post, or None where the caller may have one."""
+    if asked.risk.level != "acute" or asked.may_draft_acute:
+        return None
+    count_refusal(services, "acute_risk")
+    message = (
+        "the post shows signs of acute risk: bring it before a trained person now and show local crisis resources; "
+        "drafts for such posts need a key with the scope acute"
+    )
+    refusal = Refusal("acute_risk", message, asked.risk.signals)
+    return Attempts(asked, services.serving.safety).ended(None, "content_filter", refusal)
+
+
+async def draft(services: Services, model: ModelLike, asked: Asked) -> Drafted:
+    """One text for a request, or the reason why there is none; raises ApiError where the model fails."""
+    if (refused := withheld(services, asked)) is not None:
+        return refused
+    attempts = Attempts(asked, services.serving.safety)
+    while True:
+        piece = await model.write(asked.request_id, asked.prompt, attempts.sampling)
+        attempts.add(piece.usage)
+        if not looked_at(services, attempts, piece.text):
+            return attempts.ended(piece.text.strip(), piece.finish_reason or "stop", logprobs=piece.logprobs)
+        if not once_more(services, model, attempts):
+            return attempts.refused()
+
+
+async def drafts(services: Services, model: ModelLike, asked: Asked, n: int) -> list[Drafted]:
+    """``n`` texts at once, each by itself; where one fails, the others are cancelled and its ApiError raised."""
+    seed = asked.sampling.seed
+    each = [
+        replace(
+            asked,
+            request_id=f"{asked.request_id}/{i}" if i else asked.request_id,
+            sampling=replace(asked.sampling, seed=None if seed is None else (seed + i) % SEEDS),
+        )
+        for i in range(n)
+    ]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(draft(services, model, one)) for one in each]
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+async def stream(services: Services, model: ModelLike, asked: Asked) -> AsyncGenerator[str | Drafted, None]:
+    """The text sentence by sentence, then its ``Drafted`` as the last item; closing it cancels.
+
+    Pull the first item before a status is sent: up to there an answer that breaks a rule is
+    written again unseen, and an ApiError is still a status. Later a broken rule ends the stream
+    as ``content_filter``.
+    """
+    if (refused := withheld(services, asked)) is not None:
+        yield refused
+        return
+    attempts = Attempts(asked, services.serving.safety)
+    while True:
+        release = Release(lambda text: looked_at(services, attempts, text))
+        last: Piece | None = None
+        logprobs: list[float] = []
+        async with aclosing(model.stream(asked.request_id, asked.prompt, attempts.sampling)) as pieces:
+            async for piece in pieces:
+                last = piece
+                logprobs.extend(piece.logprobs or ())
+                if passed := release.add(piece.text, last=piece.finish_reason is not None):
+                    yield passed
+                if release.stopped:
+                    break
+        attempts.add(last.usage if last else NOTHING)
+        if not release.stopped:
+            finish = last.finish_reason if last and last.finish_reason else "stop"
+            yield attempts.ended(
+                release.released, finish, logprobs=tuple(logprobs) if asked.sampling.logprobs else None
+            )
+            return
+        if release.released or not once_more(services, model, attempts):
+            count_refusal(services, "guard") if release.released else None
+            yield attempts.refused()
+            return
+
+
+def looked_at(services: Services, attempts: Attempts, text: str) -> bool:
+    """Whether the text breaks a rule, which is then counted and remembered."""
+    asked = attempts.asked
+    attempts.broken = services.guard.look(text, post=asked.post, draft=asked.draft, prompt=asked.prompt)
+    attempts.harmful |= services.guard.harmful(attempts.broken)
+    if services.metrics is not None:
+        for rule in attempts.broken:
+            services.metrics.guard(rule)
+    return bool(attempts.broken)
+
+
+def once_more(services: Services, model: ModelLike, attempts: Attempts) -> bool:
+    """Whether the answer is written again; counted either way."""
+    if not attempts.again():
+        count_refusal(services, "guard")
+        return False
+    if services.metrics is not None:
+        services.metrics.regenerated(model.name)
+    return True
+
+
+def count_refusal(services: Services, reason: str) -> None:
+    """For the metrics."""
+    if services.metrics is not None:
+        services.metrics.refused(reason)

@@ -1,0 +1,188 @@
+"""Looks at a post before anything is written: none, elevated or acute.
+
+    Triage.of(settings.serving.safety).look("I can't do this anymore") -> Risk(level, signals)
+
+The lexicon is ``rules/triage.yaml``. It favours false positives: what it overlooks is answered
+by a draft as if nothing were wrong, what it sees in vain costs a helper a minute. It reads words,
+so it misses what is said without them; a classifier can be set beside it, which may raise the
+level and never lower it. No clinician has reviewed the rules.
+"""
+
+import asyncio
+import importlib
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Self
+
+from configs.errors import ConfigError
+from configs.safety import SafetySettings
+from serving.safety.risk import LEVELS, Level, Risk, highest
+from serving.safety.rulebook import STRENGTHS, Combination, Rule, Rulebook, Strength, chosen, matches, read, shipped
+from serving.safety.wording import folded
+
+LOG = logging.getLogger("ray.serve")
+Classifier = Callable[[str], Level]
+FAILED = "classifier.failed"
+DRAFT = "draft:"
+"""Before the id of a rule that the helper's draft matched, not the post."""
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A rule that matched, with the cue that lowered it."""
+
+    rule: Rule
+    strength: Strength | None
+    """None where a lowered hint says nothing any more."""
+    cue: str | None
+
+    @property
+    def signal(self) -> str:
+        """As callers see it: ``group.name`` or ``group.name/cue``."""
+        return f"{self.rule.id}/{self.cue}" if self.cue else self.rule.id
+
+
+class Triage:
+    """Safe for many posts at once."""
+
+    def __init__(
+        self,
+        rules: Iterable[Rule],
+        combinations: Iterable[Combination],
+        injections: Iterable[Rule] = (),
+        classifier: Classifier | None = None,
+        timeout_s: float = 2.0,
+    ):
+        self.rules, self.combinations, self.injections = tuple(rules), tuple(combinations), tuple(injections)
+        self.classifier, self.timeout_s = classifier, timeout_s
+
+    @classmethod
+    def of(cls, settings: SafetySettings) -> Self:
+        """The shipped lexicon and what the configuration adds; raises ConfigError."""
+        books = [shipped("triage"), *(own(path, "triage") for path in settings.rules)]
+        rules = {rule.id: rule for book in books for rule in book.rules}
+        combinations = {one.id: one for book in books for one in book.combinations if one.id not in settings.without}
+        return cls(
+            chosen(rules.values(), settings.without),
+            combinations.values(),
+            chosen(shipped("injection").rules, settings.without),
+            loaded(settings.classifier) if settings.classifier else None,
+            settings.classifier_timeout_s,
+        )
+
+    def look(self, text: str, *, draft: str | None = None) -> Risk:
+        """The level of a post and what it rests on.
+
+        Give the whole post, before anything of it is cut off. A helper's ``draft`` counts too: it may quote the
+        person or tell of the helper, but names risk in order to ask about it, so it raises the level to elevated
+        at most.
+        """
+        level, signals = self._lexicon(text)
+        if draft is not None:
+            of_draft, more = self._lexicon(draft)
+            if of_draft != "none":
+                level = highest(level, "elevated")
+                signals += [DRAFT + signal for signal in more]
+        risk = Risk(level, tuple(dict.fromkeys(signals)))
+        return risk if self.classifier is None else raised(risk, self._classified(text))
+
+    async def assess(self, text: str, draft: str | None = None) -> Risk:
+        """``look`` beside the event loop, and with a time limit for the classifier."""
+        lexicon = Triage(self.rules, self.combinations, self.injections)
+        risk = await asyncio.to_thread(lexicon.look, text, draft=draft)
+        if self.classifier is None:
+            return risk
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                said = await asyncio.to_thread(self._classified, text)
+        except TimeoutError:
+            LOG.error("the classifier gave no answer within %g s; the post counts as elevated at least", self.timeout_s)
+            return Risk(highest(risk.level, "elevated"), (*risk.signals, FAILED))
+        return raised(risk, said)
+
+    def _lexicon(self, text: str) -> tuple[Level, list[str]]:
+        """The lexicon's level and signals."""
+        text_folded = folded(text)
+        signs = [sign for rule in self.rules for sign in self._signs(rule, text_folded)]
+        together = [one for one in self.combinations if holds(one, signs)]
+        strengths: list[Strength] = [sign.strength for sign in signs if sign.strength]
+        strengths += [one.level for one in together]
+        level = highest(*(strength for strength in strengths if strength != "hint"))
+        if level == "none" and len({sign.rule.factor for sign in signs if sign.strength == "hint"}) > 1:
+            level = "elevated"
+        injections = [rule.id for rule in self.injections if matches(rule, text_folded)]
+        return level, [sign.signal for sign in signs] + [one.id for one in together] + injections
+
+    @staticmethod
+    def _signs(rule: Rule, text: str) -> list[Sign]:
+        """The rule's matches, the strongest alone."""
+        signs = [Sign(rule, lowered(rule.level, cues), cues[0] if cues else None) for _, cues in matches(rule, text)]
+        return sorted(signs, key=lambda sign: STRENGTHS.index(sign.strength) if sign.strength else -1)[-1:]
+
+    def _classified(self, text: str) -> Level | None:
+        """What the classifier says; None where it fails, told by the error's type alone."""
+        assert self.classifier is not None
+        try:
+            level = self.classifier(text)
+        except Exception as error:
+            LOG.error("the classifier failed: %s; the post counts as elevated at least", type(error).__name__)
+            return None
+        if level not in LEVELS:
+            LOG.error("the classifier gave none of %s; the post counts as elevated at least", ", ".join(LEVELS))
+            return None
+        return level
+
+
+def raised(risk: Risk, said: Level | None) -> Risk:
+    """The risk with what the classifier said; its failure counts as elevated."""
+    if said is None:
+        return Risk(highest(risk.level, "elevated"), (*risk.signals, FAILED))
+    if LEVELS.index(said) <= LEVELS.index(risk.level):
+        return risk
+    return Risk(said, (*risk.signals, f"classifier.{said}"))
+
+
+def lowered(strength: Strength, cues: tuple[str, ...]) -> Strength | None:
+    """One step less where there is any cue."""
+    if not cues:
+        return strength
+    place = STRENGTHS.index(strength)
+    return STRENGTHS[place - 1] if place else None
+
+
+def holds(combination: Combination, signs: Iterable[Sign]) -> bool:
+    """Whether there is a sign of each group, of different factors, none lowered, one more than a hint."""
+    strengths: dict[str, Strength] = {}
+    for sign in signs:
+        if sign.cue is None and sign.rule.factor is not None:
+            before = strengths.get(sign.rule.factor, "hint")
+            strengths[sign.rule.factor] = max(before, sign.rule.level, key=STRENGTHS.index)
+    present = [[factor for factor in group if factor in strengths] for group in combination.all]
+    return any(
+        len(set(factors)) == len(factors) and any(strengths[factor] != "hint" for factor in factors)
+        for factors in product(*present)
+    )
+
+
+def own(path: str, kind: str) -> Rulebook:
+    """A file of the configuration, where it is of this kind; else an empty one."""
+    book = read(Path(path))
+    return book if book.kind == kind else Rulebook(version=book.version, kind=book.kind)
+
+
+def loaded(name: str) -> Classifier:
+    """The function ``module:name``; raises ConfigError."""
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"serving.safety.classifier={name} cannot be loaded ({type(error).__name__}): give module:function, "
+            "importable on every node that serves"
+        ) from None
+    if not callable(found):
+        raise ConfigError(f"serving.safety.classifier={name} is no function")
+    return found
