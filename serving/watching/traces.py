@@ -27,6 +27,8 @@ PROPAGATOR = TraceContextTextMapPropagator()
 HEADER = "traceparent"
 EXPORT_EVERY_MS = 1000
 """A replica that is killed takes the spans of so long with it."""
+EXPORT_TIMEOUT_S = 3.0
+"""Seconds, tries included, that a collector has to take a batch; then it is lost."""
 Value = str | int | float | bool | None
 
 
@@ -47,7 +49,7 @@ def setup(settings: TraceSettings, service: str) -> None:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
     from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 
-    exporter = OTLPSpanExporter(endpoint=f"{settings.endpoint}/v1/traces")
+    exporter = OTLPSpanExporter(endpoint=f"{settings.endpoint}/v1/traces", timeout=EXPORT_TIMEOUT_S)
     provider = TracerProvider(
         resource=Resource.create({"service.name": f"llumi-{service}", "service.namespace": "llumi"}),
         sampler=ParentBasedTraceIdRatio(settings.sample),
