@@ -64,6 +64,11 @@ Version = Annotated[bool, typer.Option("--version", callback=show_version, is_ea
 
 keys_app = typer.Typer(name="keys", help="API keys of the service: create, list, revoke.", no_args_is_help=True)
 app.add_typer(keys_app)
+rollout_app = typer.Typer(
+    name="rollout", help="A new version of a model into the service that runs, and back.", no_args_is_help=True
+)
+app.add_typer(rollout_app)
+RolledOut = Annotated[ModelName, typer.Option("--model", help="Which model.")]
 
 
 @app.callback()
@@ -322,6 +327,67 @@ def revoke_key(
     from cluster import keys
 
     keys.revoke(read(config, overrides), key_id)
+
+
+@rollout_app.command("start")
+def start_rollout(
+    config: Config,
+    model: RolledOut,
+    to: Annotated[str, typer.Option("--to", metavar="MODEL", help="A folder, s3:// or gs://, as nodes see it.")],
+    share: Annotated[float, typer.Option(help="Share of the requests, 0 to 1.")] = 0.05,
+    overrides: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Load another version beside the one that runs, and give it a share of the requests."""
+    from cluster import rollout
+
+    rollout.start(read(config, overrides), model, to, share, console, debug=Mode.debug)
+
+
+@rollout_app.command("share")
+def move_rollout(
+    config: Config,
+    model: RolledOut,
+    share: Annotated[float, typer.Argument(metavar="SHARE", help="Share of the requests, 0 to 1.")],
+    overrides: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Give the new version another share of the requests."""
+    from cluster import rollout
+
+    rollout.move(read(config, overrides), model, share, console, debug=Mode.debug)
+
+
+@rollout_app.command("promote")
+def promote_rollout(config: Config, model: RolledOut, overrides: Set = None, debug: Debug = False) -> None:
+    """Give the new version all requests; the old one stays loaded."""
+    from cluster import rollout
+
+    rollout.promote(read(config, overrides), model, console, debug=Mode.debug)
+
+
+@rollout_app.command("back")
+def take_rollout_back(config: Config, model: RolledOut, overrides: Set = None, debug: Debug = False) -> None:
+    """Give the new version no more requests, at once; before or after it was promoted."""
+    from cluster import rollout
+
+    rollout.back(read(config, overrides), model, console, debug=Mode.debug)
+
+
+@rollout_app.command("finish")
+def finish_rollout(config: Config, model: RolledOut, overrides: Set = None, debug: Debug = False) -> None:
+    """Settle on the version that has the requests, and take the other down."""
+    from cluster import rollout
+
+    rollout.finish(read(config, overrides), model, console, debug=Mode.debug)
+
+
+@rollout_app.command("show")
+def show_rollout(config: Config, overrides: Set = None, debug: Debug = False) -> None:
+    """Print each model's versions and their shares."""
+    from cluster import rollout
+
+    rollout.show(read(config, overrides), debug=Mode.debug)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from configs.cluster import Pool
 from configs.errors import ClusterError
 from configs.settings import Settings
 from pipelines.pools import bears
+from serving.arguments import SHARED, replicas_of
 
 GB = 10**9
 
@@ -69,10 +70,15 @@ def training(settings: Settings) -> Need:
 
 def serving(settings: Settings) -> tuple[Need, ...]:
     """The fewest replicas of each deployment."""
-    parts = {"ingress": settings.serving.ingress, "gm": settings.serving.gm, "im": settings.serving.im}
+    where = pooled(settings, "serving")
     return tuple(
-        Need(f"serving.{name}", part.min_replicas, {"CPU": part.cpus, "GPU": part.gpus}, **pooled(settings, "serving"))
-        for name, part in parts.items()
+        Need(
+            f"serving.{'topology.' if name == SHARED else ''}{name}",
+            part.min_replicas,
+            {"CPU": part.cpus, "GPU": part.gpus},
+            **where,
+        )
+        for name, part in replicas_of(settings.serving).items()
     )
 
 

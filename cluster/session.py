@@ -78,6 +78,9 @@ def start(settings: Settings, *, debug: bool) -> None:
     """Start Ray on this machine, whatever other Ray runs on it."""
     import ray
 
+    from serving import haproxy
+
+    haproxy.prepare(settings.serving)  # Ray's processes read it when they start
     ray.init(
         address="local",
         num_cpus=logical_cpus(settings),

@@ -42,9 +42,22 @@ class DeploymentSettings(Section):
         return self
 
 
+class LocationSettings(Section):
+    """Where the models lie that are served: a folder, a Hugging Face name, ``s3://`` or ``gs://``."""
+
+    gm: str | None = None
+    """The generation model, merged (``llumi export``), or its adapter where ``kind`` is shared; none = the run's own."""
+    im: str | None = None
+    """The improvement model alike."""
+    base: str | None = None
+    """The model that both adapters belong to, where ``kind`` is shared; none = the run's own."""
+
+
 class TopologySettings(Section):
     """What runs where."""
 
+    locations: LocationSettings = LocationSettings()
+    """Where the models lie, if they are not those that the run of this configuration made."""
     kind: Literal["separate", "shared"] = "separate"
     """separate: gm and im are deployments of their own, of merged models; shared: one deployment, ``models``,
     holds the base once and both adapters."""

@@ -1,92 +1,66 @@
-"""The Serve application as a builder, the form that ``llumi serve``, ``serve deploy`` and RayService share.
+"""The Serve applications as builders, the form that ``llumi serve``, ``serve deploy`` and RayService share.
 
-import_path: serving.app:build
-args: {models: {gm: /path, im: /path}, prompts: {...}, generation: {...}, serving: {...}}
+import_path: serving.app:build         args: AppArgs      the ingress, at /
+import_path: serving.app:build_model   args: ModelArgs    a model, or both, without a route of its own
+
+Each model is an application of its own because Serve restarts all deployments of an application
+whose arguments change: a new GM must not restart IM, nor the ingress whose streams are open.
 """
 
 from typing import Any
 
-from pydantic import Field
 from ray.serve import Application, Deployment
 
-from configs.base import Section
-from configs.serving import DeploymentSettings, GenerationSettings, ServingSettings
-from configs.settings import PromptSettings, Settings
-from configs.training import ModelName
+from configs.serving import DeploymentSettings
+from serving.arguments import APP, AppArgs, ModelArgs, ModelPaths, app_of
 from serving.ingress import Ingress
 from serving.model_deployment import ModelDeployment
 
-APP = "llumi"
-"""Name of the application on the cluster."""
-
-
-class ModelPaths(Section):
-    """Where the models lie, as every serving node sees it."""
-
-    gm: str
-    """Folder (or Hugging Face name) of the generation model, adapter merged."""
-    im: str
-    """Folder (or Hugging Face name) of the improvement model, adapter merged."""
-
-
-class AppArgs(Section):
-    """Everything the application depends on."""
-
-    models: ModelPaths
-    """The two models."""
-    prompts: PromptSettings = PromptSettings()
-    """Prompt templates; the ones that the models were trained with."""
-    generation: GenerationSettings = GenerationSettings()
-    """Sampling."""
-    serving: ServingSettings = ServingSettings()
-    """Replicas and limits; host and port are Serve's and not read here."""
-    labels: dict[str, str] = Field(default_factory=dict)
-    """Labels of the nodes that replicas may run on; empty = any node."""
-
-
-def args_of(settings: Settings, models: ModelPaths) -> AppArgs:
-    """The application's arguments under one configuration."""
-    return AppArgs(
-        models=models,
-        prompts=settings.prompts,
-        generation=settings.generation,
-        serving=settings.serving,
-        labels=settings.cluster.pools.selector("serving"),
-    )
+__all__ = ["APP", "AppArgs", "ModelArgs", "ModelPaths", "app_of", "build", "build_model"]
 
 
 def build(args: AppArgs) -> Application:
-    """Ingress, gm and im, bound to each other."""
-    gm, im = bound_model("gm", args), bound_model("im", args)
-    ingress = sized(Ingress, "ingress", args.serving.ingress, args)
-    return ingress.bind(gm, im, args.prompts, args.serving)
+    """The ingress."""
+    replicas = args.serving.ingress
+    # Above its own limit the ingress answers 503 in the API's form; Serve's limit only stands behind that.
+    deployment = sized(Ingress, "ingress", replicas, args.serving.drain_s, args.labels).options(
+        max_ongoing_requests=2 * replicas.max_ongoing_requests, max_queued_requests=-1
+    )
+    return deployment.bind(args)
 
 
-def bound_model(name: ModelName, args: AppArgs) -> Application:
-    """One model's deployment."""
-    settings: DeploymentSettings = getattr(args.serving, name)
-    deployment = sized(ModelDeployment, name, settings, args)
-    return deployment.bind(getattr(args.models, name), args.serving.engine, args.generation, settings.gpus > 0)
+def build_model(args: ModelArgs) -> Application:
+    """One deployment of models."""
+    return sized(ModelDeployment, args.deployment, args.replicas, args.drain_s, args.labels).bind(args)
 
 
-def sized(deployment: Deployment, name: str, settings: DeploymentSettings, args: AppArgs) -> Deployment:
+def sized(
+    deployment: Deployment, name: str, settings: DeploymentSettings, drain_s: float, labels: dict[str, str]
+) -> Deployment:
     """The deployment with the replicas, queues and nodes that the configuration asks for."""
     options: dict[str, Any] = {"num_cpus": settings.cpus}
     if settings.gpus:
         options["num_gpus"] = settings.gpus
-    if args.labels:
-        options["label_selector"] = args.labels
+    if labels:
+        options["label_selector"] = labels
+    spread = {"max_replicas_per_node": settings.max_replicas_per_node} if settings.max_replicas_per_node else {}
     return deployment.options(
         name=name,
         ray_actor_options=options,
-        autoscaling_config={
-            "min_replicas": settings.min_replicas,
-            "max_replicas": settings.max_replicas,
-            "target_ongoing_requests": settings.target_ongoing_requests,
-            "upscale_delay_s": settings.upscale_delay_s,
-            "downscale_delay_s": settings.downscale_delay_s,
-        },
+        autoscaling_config=autoscaling(settings),
         max_ongoing_requests=settings.max_ongoing_requests,
         max_queued_requests=settings.max_queued_requests,
-        graceful_shutdown_timeout_s=args.serving.drain_s,
+        graceful_shutdown_timeout_s=drain_s,
+        **spread,
     )
+
+
+def autoscaling(settings: DeploymentSettings) -> dict[str, Any]:
+    """Serve's autoscaling of one deployment."""
+    return {
+        "min_replicas": settings.min_replicas,
+        "max_replicas": settings.max_replicas,
+        "target_ongoing_requests": settings.target_ongoing_requests,
+        "upscale_delay_s": settings.upscale_delay_s,
+        "downscale_delay_s": settings.downscale_delay_s,
+    }

