@@ -45,7 +45,7 @@ class Services:
     feedback: "FeedbackStore | None" = None
     """Where answers and what people thought of them are kept; None = nowhere."""
     metrics: "Metrics | None" = None
-    """Counts and times; None = not counted."""
+    """Counts and times; ``of`` takes this process' own; None = not counted."""
 
     @classmethod
     def of(
@@ -61,6 +61,7 @@ class Services:
         """Services whose triage and guard are those of ``serving``; ``others`` are further fields."""
         from serving.safety.guard import Guard
         from serving.safety.triage import Triage
+        from serving.watching.metrics import metrics
 
         return cls(
             gm=gm,
@@ -70,7 +71,7 @@ class Services:
             serving=serving,
             triage=others.pop("triage", None) or Triage.of(serving.safety),
             guard=others.pop("guard", None) or Guard.of(serving.safety),
-            **others,
+            **{"metrics": metrics(), **others},
         )
 
     def model(self, name: str) -> "ModelLike":
