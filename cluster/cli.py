@@ -391,6 +391,25 @@ def show_rollout(config: Config, overrides: Set = None, debug: Debug = False) ->
 
 
 @app.command()
+def status(
+    config: Config,
+    window: Annotated[
+        float, typer.Option(metavar="SECONDS", min=1, max=900, help="How far back rates and counts reach.")
+    ] = 300,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    overrides: Set = None,
+    debug: Debug = False,
+) -> None:
+    """The service that runs: deployments, replicas, versions, queue, rates, health, recent errors by name.
+
+    Ends with 1 where it is not well.
+    """
+    from cluster.status import status as show_status
+
+    raise typer.Exit(show_status(read(config, overrides), window_s=window, as_json=as_json, debug=Mode.debug))
+
+
+@app.command()
 def submit(
     config: Config,
     command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="For example: -- llumi run demo")],

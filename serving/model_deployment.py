@@ -20,6 +20,7 @@ from configs.errors import EngineError
 from pipelines.generation.engine import Engine, Messages, Piece, Sampling
 from serving import engines, sources
 from serving.arguments import ModelArgs
+from serving.watching.recent import Seen
 
 HEALTH_PERIOD_S = 2.0
 """Seconds between Serve's health checks; after three failures in a row a replica is replaced."""
@@ -150,8 +151,10 @@ class ModelDeployment:
             raise EngineError("the engine has ended")
         return {"context_tokens": self.engines[model].limits().context_tokens}
 
-    async def seen(self, seconds: float) -> "Seen":
+    async def seen(self, seconds: float) -> Seen:
         """What this replica counted in the last ``seconds``; ``llumi status`` asks for it."""
+        from serving.watching.metrics import metrics
+
         return metrics().seen(seconds)
 
     async def check_health(self) -> None:
