@@ -1,13 +1,17 @@
 """What the service's applications are built from: the ``args`` of the document that is deployed."""
 
+from pathlib import Path
+
 from pydantic import Field
 
 from configs.base import Section
+from configs.retrieval import RetrievalSettings
 from configs.serving import DeploymentSettings, EngineSettings, GenerationSettings, ServingSettings
 from configs.settings import PromptSettings, Settings
 from configs.topology import LocationSettings, TopologySettings
-from configs.training import ModelName
+from configs.training import SCRATCH, ModelName
 from configs.watching import TraceSettings
+from pipelines.layout import Layout
 from serving.access.place import with_places
 
 APP = "llumi"
@@ -56,6 +60,17 @@ class ModelArgs(Section):
     """Labels of the nodes that replicas may run on; empty = any node."""
 
 
+class IndexArgs(Section):
+    """The index of similar posts, as the ingress' nodes see it."""
+
+    folder: str
+    """Where it lies."""
+    retrieval: RetrievalSettings
+    """How it was built and is looked up."""
+    tokenizer: str
+    """The model whose tokens are counted: the base of both."""
+
+
 class AppArgs(Section):
     """What the application of the ingress depends on; which models it asks is its ``user_config``."""
 
@@ -65,6 +80,8 @@ class AppArgs(Section):
     """Sampling."""
     serving: ServingSettings = ServingSettings()
     """Limits, access, safety and what is switched on; host and port are Serve's and not read here."""
+    index: IndexArgs | None = None
+    """Similar posts for the prompts; none where the run has no index."""
     labels: dict[str, str] = Field(default_factory=dict)
     """Labels of the nodes that replicas may run on; empty = any node."""
 
@@ -73,12 +90,23 @@ def ingress_args(settings: Settings) -> AppArgs:
     """The ingress under one configuration; where models lie is left to its routes: a new one restarts nothing here."""
     serving = with_places(settings)
     topology = serving.topology.model_copy(update={"locations": LocationSettings()})
+    feedback = serving.feedback.resolved(settings.output)
     return AppArgs(
         prompts=settings.prompts,
         generation=settings.generation,
-        serving=serving.model_copy(update={"topology": topology}),
+        serving=serving.model_copy(update={"topology": topology, "feedback": feedback}),
+        index=index_args(settings),
         labels=settings.cluster.pools.selector("serving"),
     )
+
+
+def index_args(settings: Settings) -> IndexArgs | None:
+    """The run's index of similar posts, where it has one."""
+    if not settings.retrieval.enabled:
+        return None
+    layout = Layout(Path(settings.output).expanduser().absolute())
+    tokenizer = str(layout.base) if settings.model.base == SCRATCH else settings.model.base
+    return IndexArgs(folder=str(layout.retrieval), retrieval=settings.retrieval, tokenizer=tokenizer)
 
 
 def model_args(settings: Settings, models: ModelPaths) -> list[ModelArgs]:

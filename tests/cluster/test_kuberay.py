@@ -13,7 +13,7 @@ from ray.serve.schema import ServeDeploySchema
 from cluster.needs import Room, check, serving, training
 from configs import load
 from pipelines.layout import Layout
-from serving.app import AppArgs
+from serving.app import AppArgs, ModelArgs
 from serving.document import serve_document
 from tests.cluster.crds import errors
 
@@ -190,11 +190,13 @@ def test_the_serve_document_is_what_serving_makes_of_the_preset():
     made = serve_document(load("production"), host="0.0.0.0")
     for document in (written, made):
         for application in document["applications"]:
-            application["args"] = AppArgs.model_validate(application["args"])
+            kind = AppArgs if application["route_prefix"] else ModelArgs
+            application["args"] = kind.model_validate(application["args"])
     assert written == made
 
 
 def test_the_service_serves_what_the_job_leaves():
-    models = yaml.safe_load(manifest("rayservice.yaml")["spec"]["serveConfigV2"])["applications"][0]["args"]["models"]
+    applications = yaml.safe_load(manifest("rayservice.yaml")["spec"]["serveConfigV2"])["applications"]
+    models = {name: path for part in applications for name, path in part["args"].get("models", {}).items()}
     layout = Layout(Path(load("production").output))
     assert models == {"gm": str(layout.model("gm")), "im": str(layout.model("im"))}
