@@ -10,7 +10,8 @@ Not covered: several GPUs for one model, CUDA graphs, speculative decoding.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 from threading import Thread
@@ -18,17 +19,17 @@ from typing import Any
 
 from configs.errors import EngineError
 from configs.serving import EngineSettings, GenerationSettings
-from pipelines.generation.engine import Limits, Messages, Piece, PromptTooLong, Sampling, Usage, complete
+from pipelines.generation import ragged
+from pipelines.generation.engine import Limits, Messages, Piece, PromptTooLong, Sampling, complete
 from pipelines.generation.loaded import LoadedModel, load
-from pipelines.generation.text import TextStream
+from pipelines.generation.sampler import Drawing, Sampler
+from pipelines.generation.writing import Writing
 from pipelines.training.encode import encode_prompt
 
 WATCH_S = 1.0
 """Seconds of silence after which a waiting request looks whether the loop still runs."""
 STOP_S = 10.0
 """Seconds that the loop has to end."""
-GREEDY = {"temperature": 1.0, "top_k": 1, "top_p": 1.0}
-"""Sampling settings under which only the likeliest token is left."""
 
 
 class TransformersEngine:
@@ -43,11 +44,14 @@ class TransformersEngine:
         *,
         revision: str | None = None,
         gpu: bool = False,
+        loader: Callable[[], LoadedModel] | None = None,
     ):
-        self._base, self._adapter, self._revision, self._gpu = base, adapter, revision, gpu
+        """``loader`` brings the model where it is not to be loaded from ``base`` and ``adapter``."""
+        self._loader, self._gpu = loader or partial(load, base, adapter, revision, gpu=gpu), gpu
         self._engine, self._generation = engine, generation
         self._loaded: LoadedModel | None = None
         self._manager: Any = None
+        self._sampler = Sampler()
         self._tickets = count()
         self._open: dict[str, asyncio.Queue[Any]] = {}
 
@@ -62,38 +66,31 @@ class TransformersEngine:
 
         # Its warnings show token ids of prompts.
         logging.getLogger("ContinuousBatchingLogger").setLevel(logging.ERROR)
-        loaded = load(self._base, self._adapter, self._revision, gpu=self._gpu)
+        self._loaded = loaded = self._loader()
         manager = loaded.model.init_continuous_batching(
-            # A processor exists, and can be set a request, only where this config turns it on.
+            # Greedy, so that the token that the sampler marks is the one taken.
             generation_config=GenerationConfig(
-                do_sample=True,
-                temperature=0.5,
-                top_p=0.5,
-                top_k=loaded.model.config.vocab_size,
-                eos_token_id=list(loaded.end_ids),
-                pad_token_id=loaded.pad_id,
+                do_sample=False, eos_token_id=list(loaded.end_ids), pad_token_id=loaded.pad_id
             ),
             continuous_batching_config=ContinuousBatchingConfig(
                 page_size=self._engine.page_size,
                 num_blocks=self._engine.pages,
                 max_batch_tokens=self._engine.max_batch_tokens,
                 max_requests_per_batch=self._engine.max_requests,
-                per_request_processors=True,
                 use_cuda_graph=False,
                 use_async_batching=False,
                 auto_switch_to_flash=False,
             ),
         )
-        if self._generation.repetition_penalty != 1.0:
-            from pipelines.generation.penalty import install
-
-            install(manager)
+        self._sampler.install(manager)
+        if not self._gpu:
+            ragged.install(manager, self.limits().context_tokens)
         # The loop's thread inherits being a daemon from the one that starts it: a process
         # that forgot to stop the engine can still end.
         starter = Thread(target=manager.start, daemon=True)
         starter.start()
         starter.join()
-        self._loaded, self._manager = loaded, manager
+        self._manager = manager
 
     async def generate(self, request_id: str, prompt: Messages, sampling: Sampling) -> AsyncGenerator[Piece, None]:
         """See ``Engine.generate``."""
@@ -103,30 +100,19 @@ class TransformersEngine:
         # A ticket is never used twice, so that a late cancellation cannot hit another request.
         ticket = f"{request_id}#{next(self._tickets)}"
         outputs: asyncio.Queue[Any] = asyncio.Queue()
+        writing = Writing(loaded, Drawing(sampling, len(prompt_ids)))
         self._open[request_id] = outputs
-        done = False
+        self._sampler.drawings[ticket] = writing.drawing
         try:
             self._add(ticket, prompt_ids, sampling, outputs)
-            text, new = TextStream(loaded.tokenizer), 0
-            while not done:
-                output = await self._next(outputs)
-                if output is None:
-                    yield Piece(text.rest(), Usage(len(prompt_ids), new), "cancelled")
-                    return
-                if output.error is not None:
-                    raise EngineError("the engine failed while it generated; see the log of its replica")
-                done = output.is_finished()
-                piece = text.add(output.generated_tokens[new:])
-                new = len(output.generated_tokens)
-                usage = Usage(len(prompt_ids), new)
-                if done:
-                    ended = new > 0 and output.generated_tokens[-1] in loaded.end_ids
-                    yield Piece(piece + text.rest(), usage, "stop" if ended else "length")
-                elif piece:
-                    yield Piece(piece, usage)
+            while writing.finish_reason is None:
+                piece = writing.piece(await self._next(outputs))
+                if piece is not None:
+                    yield piece
         finally:
-            self._open.pop(request_id, None)
-            if not done:
+            del self._open[request_id]
+            del self._sampler.drawings[ticket]
+            if not writing.ended:
                 self._abandon(ticket)
 
     def _ready(self) -> LoadedModel:
@@ -138,18 +124,11 @@ class TransformersEngine:
         limit = self.limits().context_tokens
         if prompt_tokens + sampling.max_new_tokens > limit:
             raise PromptTooLong(prompt_tokens, sampling.max_new_tokens, limit)
-        if sampling.repetition_penalty not in (1.0, self._generation.repetition_penalty):
-            raise EngineError("this engine was started without a repetition penalty; set generation.repetition_penalty")
         if request_id in self._open:
             raise EngineError("a request of the same id is in progress; ids must differ")
 
     def _add(self, ticket: str, prompt_ids: list[int], sampling: Sampling, outputs: asyncio.Queue[Any]) -> None:
         assert self._loaded is not None
-        options: dict[str, Any] = dict(GREEDY)
-        if sampling.temperature > 0:
-            options = {"temperature": float(sampling.temperature), "top_p": float(sampling.top_p)}
-        if sampling.repetition_penalty != 1.0:
-            options["repetition_penalty"] = float(sampling.repetition_penalty)
         self._manager.register_result_handler(ticket, outputs.put_nowait)
         added = self._manager.add_request(
             prompt_ids,
@@ -157,7 +136,6 @@ class TransformersEngine:
             max_new_tokens=sampling.max_new_tokens,
             streaming=True,
             eos_token_id=list(self._loaded.end_ids),
-            **options,
         )
         if added is None:
             raise EngineError("the engine refused the request: its loop has ended")
