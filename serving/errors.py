@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 
 from serving.bodies import ErrorBody
 from serving.middleware import answer
-from serving.wire import ApiError, error_body, invalid_body
+from serving.wire import FIELDS, ApiError, error_body, invalid_body
 
 MEANINGS = {
     400: "The body is no JSON object, or the text does not fit into the model's context.",
@@ -31,6 +31,8 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorBody, "description": MEANINGS[404]}}
 READING: dict[int | str, dict[str, Any]] = {status: ERRORS[status] for status in (400, 401, 403, 429, 500, 503)}
 """What a route that only tells something may answer beside 200."""
+TEXTS = {"post", "draft", *FIELDS.values()}
+"""Fields of the native interface that are messages in OpenAI's."""
 ROUTING = {
     400: ("the body must be a JSON object, sent as application/json", "invalid_json"),
     404: ("there is no such route", "not_found"),
@@ -44,16 +46,27 @@ def add_errors(api: FastAPI) -> None:
 
     @api.exception_handler(ApiError)
     async def known(request: Request, error: ApiError) -> JSONResponse:
-        return answer(error)
+        return answer(in_chat(error) if of_chat(request) else error)
 
     @api.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        # OpenAI's own answer to a field that does not fit is 400.
-        status = 400 if request.url.path.startswith("/v1/chat/") else 422
-        return answer(invalid_body(error.errors(), status))
+        return answer(invalid_body(error.errors(), 400 if of_chat(request) else 422))
 
     @api.exception_handler(HTTPException)
     async def by_status(request: Request, error: HTTPException) -> JSONResponse:
         message, code = ROUTING.get(error.status_code, ("the request cannot be served", "http_error"))
         body = error_body(message, "invalid_request_error", None, code)
         return JSONResponse(body, error.status_code, error.headers)
+
+
+def of_chat(request: Request) -> bool:
+    """Whether OpenAI's interface was asked, whose answer to what does not fit is 400."""
+    return request.url.path.startswith("/v1/chat/")
+
+
+def in_chat(error: ApiError) -> ApiError:
+    """The same in its words: post and draft are messages there."""
+    if error.body["error"]["param"] in TEXTS:
+        error.body["error"]["param"] = "messages"
+    error.status = 400 if error.status == 422 else error.status
+    return error

@@ -45,10 +45,10 @@ def router(services: Services) -> APIRouter:
         chat = Chat(services, request, body, asking, post, draft)
         if body.stream:
             return await streamed(request, chat.events(), lambda error: event(error.body))
-        refused = withheld(services, asking.asked)
-        written = drafts(services, asking.model, asking.asked, body.n or 1)
-        found = [refused] if refused else [whole(one) for one in await unless_gone(request, written)]
-        return await chat.answer(found)
+        if refused := withheld(services, asking.asked):
+            return await chat.answer([refused])
+        written = await unless_gone(request, drafts(services, asking.model, asking.asked, body.n or 1))
+        return await chat.answer([whole(one) for one in written])
 
     return routes
 

@@ -38,8 +38,6 @@ EXPECTED = {
     "less_than": "must be less than {lt}",
 }
 """What is said of each of pydantic's errors; the numbers in it are our own bounds."""
-DECISIVE = {"extra_forbidden", "missing"}
-"""Errors that are told before others: a field that is not known may be why another is missing."""
 OPENAI_ONLY = frozenset(
     {
         "audio",
@@ -164,7 +162,7 @@ def invalid_body(errors: Sequence[Mapping[str, Any]], status: int = 422) -> ApiE
     Names that came from the client are not repeated: a field of ours is named, an unknown one is
     not, and one that OpenAI has and we have not is taken from our own list.
     """
-    first = min(errors, key=lambda error: error["type"] not in DECISIVE)
+    first = min(errors, key=lambda error: rank(error["type"]))
     names = tuple(part for part in first["loc"] if part != "body")
     if first["type"] == "json_invalid" or not names:
         return ApiError(400, "the body must be a JSON object, sent as application/json", code="invalid_json")
@@ -176,6 +174,14 @@ def invalid_body(errors: Sequence[Mapping[str, Any]], status: int = 422) -> ApiE
         return ApiError(status, "the body holds a field that is not known here", code="unknown_field", param=param)
     what = EXPECTED.get(first["type"], "is not what is expected").format(**first.get("ctx", {}))
     return ApiError(status, f"{param or 'the body'} {what}", code=first["type"], param=param)
+
+
+def rank(kind: str) -> int:
+    """What of several errors is told: of a field that may have two forms, the one that was meant."""
+    for place, ending in enumerate(("literal_error", "extra_forbidden", "", "missing", "_type")):
+        if ending and kind.endswith(ending):
+            return place
+    return 2
 
 
 def field_names() -> frozenset[str]:

@@ -14,6 +14,8 @@ from uuid import uuid4
 
 from configs.errors import EngineError
 from pipelines.generation.engine import Engine, Messages, Piece, PromptTooLong, Sampling, complete
+from serving.watching.engine import WatchedEngine
+from serving.watching.traces import carrier, span
 from serving.wire import ContextExceeded, unanswered, unavailable
 
 
@@ -27,8 +29,9 @@ class LocalModel:
     async def write(self, request_id: str, prompt: Messages, sampling: Sampling) -> Piece:
         """The whole answer; raises ApiError."""
         try:
-            async with asyncio.timeout(self.timeout_s):
-                return await complete(self.engine, self._ticket(request_id), prompt, sampling)
+            with span(self.name):
+                async with asyncio.timeout(self.timeout_s):
+                    return await complete(self._watched(), self._ticket(request_id), prompt, sampling)
         except (TimeoutError, EngineError) as error:
             raise self._told(error) from None
 
@@ -36,7 +39,7 @@ class LocalModel:
         """The answer piece by piece; raises ApiError. Closing it cancels."""
         deadline = asyncio.get_running_loop().time() + self.timeout_s
         try:
-            async with aclosing(self.engine.generate(self._ticket(request_id), prompt, sampling)) as pieces:
+            async with aclosing(self._watched().generate(self._ticket(request_id), prompt, sampling)) as pieces:
                 while True:
                     async with asyncio.timeout_at(deadline):
                         piece = await anext(pieces, None)
@@ -53,6 +56,10 @@ class LocalModel:
     async def info(self, request_id: str | None = None) -> dict[str, Any]:
         """Lineage, as it was given."""
         return dict(self._info)
+
+    def _watched(self) -> WatchedEngine:
+        """As in a replica."""
+        return WatchedEngine(self.engine, self.name, carrier())
 
     @staticmethod
     def _ticket(request_id: str) -> str:
