@@ -6,12 +6,13 @@ asked wrongly, 1 for data and everything else, 130 for Ctrl-C.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from cluster import failures, session
 from configs import Settings, load
@@ -129,12 +130,97 @@ def revisions(
         alone(settings, config, ["exposure", "revisions"])
 
 
-@app.command()
-def feedback(config: Config, overrides: Set = None, debug: Debug = False) -> None:
-    """Ratings in five dimensions to the preference pairs of DPO2."""
+class PairsUnlessNamed(TyperGroup):
+    """``llumi feedback CONFIG`` makes pairs: the first word is a command only where it is the name of one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put ``pairs`` in front of what is no command."""
+        if args and args[0] not in (*self.commands, "--help"):
+            args = ["pairs", *args]
+        return super().parse_args(ctx, args)
+
+
+feedback_app = typer.Typer(
+    cls=PairsUnlessNamed,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="Rating files to pairs for DPO2 (llumi feedback CONFIG); the service's feedback store.",
+)
+app.add_typer(feedback_app, name="feedback")
+
+
+@feedback_app.command("pairs")
+def feedback_pairs(config: Config, overrides: Set = None, debug: Debug = False) -> None:
+    """Ratings in five dimensions, and choices, to the preference pairs of DPO2."""
     settings = read(config, overrides)
     panel = ["feedback/ratings"] if settings.feedback.panel else []
     alone(settings, config, [*panel, "feedback/pairs"])
+
+
+@feedback_app.command("export")
+def feedback_export(
+    config: Config,
+    out: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="feedback/served.jsonl under the output unless given.")
+    ] = None,
+    overrides: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Write what people said of the service's answers as a rating file; prints its path on the last line."""
+    from cluster import feedback
+
+    tell(feedback.export(read(config, overrides), config, out))
+
+
+@feedback_app.command("purge")
+def feedback_purge(
+    config: Config,
+    days: Annotated[int | None, typer.Option(min=0, help="serving.feedback.retention_days unless given.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and remove nothing.")] = False,
+    overrides: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Remove answers that are past their days now; the service does it by itself every hour."""
+    from cluster import feedback
+
+    tell(feedback.purge(read(config, overrides), days, dry_run=dry_run))
+
+
+@feedback_app.command("key")
+def feedback_key(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Of serving.feedback.key_file.")], debug: Debug = False
+) -> None:
+    """Put a new key for texts on top of a file, which is made where it is not there."""
+    from cluster import feedback
+
+    tell(feedback.key(path))
+
+
+@feedback_app.command("rotate")
+def feedback_rotate(config: Config, overrides: Set = None, debug: Debug = False) -> None:
+    """Encrypt all kept texts with the first key of the file, so that the older ones may go."""
+    from cluster import feedback
+
+    tell(feedback.rotate(read(config, overrides)))
+
+
+@feedback_app.command("migrate")
+def feedback_migrate(
+    config: Config,
+    step: Annotated[str, typer.Option("--to", help="A step, head, or base, which drops everything.")] = "head",
+    overrides: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Bring the store's schema to another step; the service does so by itself when it starts."""
+    from cluster import feedback
+
+    tell(feedback.migrate(read(config, overrides), step))
+
+
+def tell(lines: Iterable[str]) -> None:
+    """Print each line as it comes."""
+    for line in lines:
+        typer.echo(line)
 
 
 @app.command()

@@ -28,11 +28,21 @@ MERGED = {"models/gm": "gm", "models/im": "im"}
 
 
 def forget(settings: Settings, config: str, ids: Path, *, dry_run: bool, as_json: bool) -> int:
-    """Remove what the file ``ids`` names from every output; returns the exit code."""
+    """Remove what the file ``ids`` names from every output and from the feedback store; returns the exit code."""
+    from serving.feedback.forgetting import forgetting as in_the_store
+
     asked = requests.read(ids)
     with locked(Path(settings.output)):
         sweep(table(settings))
-        report = forgetting.forget(settings, asked, ratings=rating_files(settings), config=config, dry_run=dry_run)
+        with in_the_store(settings, dry_run=dry_run) as elsewhere:
+            report = forgetting.forget(
+                settings,
+                asked,
+                ratings=rating_files(settings),
+                config=config,
+                dry_run=dry_run,
+                elsewhere=elsewhere,
+            )
     report.served = served(settings, report)
     typer.echo(report.model_dump_json(indent=1) if as_json else "\n".join(lines(report)))
     return 0 if report.is_done else BY_HAND

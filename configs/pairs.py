@@ -110,6 +110,8 @@ class FeedbackSettings(Section):
     """Fewest raters of an item."""
     min_margin: float = Field(0.5, ge=0)
     """Least difference of the two responses, in standard deviations of a rater's own ratings."""
+    choice_margin: float = Field(1.0, ge=0)
+    """What a choice between two responses without ratings counts as, in the same unit; 0 leaves choices out."""
     min_agreement: float = Field(2 / 3, ge=0.5, le=1)
     """Least share of raters who prefer the chosen response (0.5-1)."""
     max_length_ratio: float = Field(2.0, ge=1)

@@ -56,6 +56,11 @@ class Layout:
         return self.root / "ratings"
 
     @property
+    def feedback(self) -> Path:
+        """Rating files of what people said of the service's answers."""
+        return self.root / "feedback"
+
+    @property
     def rated_pairs(self) -> Path:
         """Preference pairs from ratings, laid out like ``pairs``."""
         return self.root / "rated_pairs"

@@ -3,7 +3,9 @@
     rated_pairs/{gm,im}/{train,validation,test}/*.parquet      schema PAIR, rule "ratings"
 
 A pair lies in the split of its post, so that no evaluated post enters training. Prompts
-are rendered with the same templates as everywhere else, from the thread's own words.
+are rendered with the same templates as everywhere else, from the thread's own words. Ratings
+of the service's answers may be about a post that no thread holds: its words are then those of
+the rating file, and its split that of a thread of the same words, else by its id.
 """
 
 from collections import Counter
@@ -15,12 +17,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from configs.corpus import SplitSettings
 from configs.errors import DataError, MissingInput
 from configs.load import to_yaml
 from configs.prompts import fingerprint, messages, whole_post
 from configs.settings import Settings
 from configs.training import MODELS
 from pipelines.card import card_of
+from pipelines.corpus.threads import split_of
 from pipelines.feedback.ratings import Rating, read_ratings
 from pipelines.feedback.rules import Preference, excluded_raters, preferences, rater_counts, usable
 from pipelines.forgetting import kept as forgotten
@@ -67,6 +71,9 @@ def build(settings: Settings, inputs: Mapping[str, Input], output: Path) -> Mani
         if not found:
             raise DataError(f"{len(rows)} ratings show no preference: {because(dropped, reasons)}")
         posts = read_posts(Path(str(inputs["threads"])))
+        served = served_posts(kept, posts, settings.corpus.split)
+        posts |= served
+        draft.figures["served_posts"] = len(served)
         show(posts, {preference.post_id for preference in found}, inputs.get("retrieval"))
         for model in MODELS:
             write_model(draft, settings, model, rows, found, reasons.get(model, Counter()), posts)
@@ -109,6 +116,25 @@ def read_posts(threads: Path) -> dict[str, dict[str, Any]]:
     if not posts:
         raise DataError(f"{threads} holds no threads")
     return posts
+
+
+def served_posts(
+    rows: Iterable[Rating], posts: Mapping[str, Mapping[str, Any]], split: SplitSettings
+) -> dict[str, dict[str, Any]]:
+    """Posts that the service answered and no thread holds, in the form of ``read_posts``."""
+    unknown = {row.post_id: row.post for row in rows if row.is_served() and row.post_id not in posts}
+    if not unknown:
+        return {}
+    known = {whole_post(post["title"], post["text"]): post["split"] for post in posts.values()}
+    return {
+        post_id: {
+            "post_id": post_id,
+            "title": post.title,
+            "text": post.text,
+            "split": known.get(whole_post(post.title, post.text)) or split_of(post_id, split),
+        }
+        for post_id, post in unknown.items()
+    }
 
 
 def show(posts: dict[str, dict[str, Any]], asked: Collection[str], retrieval: Input | None) -> None:

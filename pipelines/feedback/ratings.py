@@ -4,6 +4,8 @@ A line that does not have this form stops the stage, named by file, line and fie
 written by a tool that does something else. A line that has the form but lacks ratings is
 what people leave behind; it is counted and left out.
 
+A rater may have chosen one of the two without rating them: ``preferred`` says which.
+
 An attention item tells the rater which rating to give: a response whose id is
 ``attention:N`` asks in its text for N in every dimension.
 """
@@ -17,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from configs.errors import DataError, MissingInput
 from configs.training import ModelName
+from pipelines.forgetting.requests import SERVED
 
 DIMENSIONS = ("readability", "empathy", "connection", "actionability", "safety")
 _ATTENTION_ID = re.compile(r"attention:([1-5])")
@@ -69,6 +72,8 @@ class Rating(_Form):
     ratings_b: Scores
     is_attention: bool
     source: Literal["human", "simulated"]
+    preferred: Literal["a", "b"] | None = None
+    """The response that the rater chose; counts where the ratings are not complete."""
 
     @model_validator(mode="after")
     def _im_has_a_draft(self) -> "Rating":
@@ -82,6 +87,14 @@ class Rating(_Form):
             if getattr(self.ratings_a, dimension) is None or getattr(self.ratings_b, dimension) is None:
                 return dimension
         return None
+
+    def is_choice(self) -> bool:
+        """Whether a choice is all that counts of it."""
+        return self.preferred is not None and self.missing() is not None
+
+    def is_served(self) -> bool:
+        """Whether the responses are answers of the service, to a post that the threads need not hold."""
+        return self.response_a.id.startswith(SERVED) and self.response_b.id.startswith(SERVED)
 
     def passes_attention(self) -> bool:
         """Whether each response that asks for a rating got it, in every dimension."""

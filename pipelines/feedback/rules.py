@@ -1,7 +1,8 @@
 """From ratings to preferences: who is left out, how ratings add up, when a pair is made.
 
 Each rater's ratings are put on a common scale (z-score over all they gave), a response's
-score is the mean of its five dimensions, and an item's margin the mean over its raters.
+score is the mean of its five dimensions, and an item's margin the mean over its raters. A choice
+without ratings counts as ``feedback.choice_margin``, and says nothing about safety.
 Everything left out is counted under a name. Pure functions, no files.
 """
 
@@ -38,7 +39,7 @@ def usable(rows: Sequence[Rating], settings: FeedbackSettings) -> tuple[list[Rat
     seen: set[tuple[str, str, str]] = set()
     for row in rows:
         key = (row.model, row.item_id, row.rater_id)
-        if missing := row.missing():
+        if (missing := row.missing()) and not row.is_choice():
             dropped[f"incomplete_{missing}"] += 1
         elif key in seen:
             dropped["rated_twice"] += 1
@@ -64,12 +65,13 @@ def excluded_raters(rows: Iterable[Rating], settings: FeedbackSettings) -> dict[
         by_rater[row.rater_id].append(row)
     excluded = {}
     for rater, own in by_rater.items():
-        real = [row for row in own if not row.is_attention]
+        real = [row for row in own if not row.is_attention and not row.is_choice()]
+        only_chose = not real and any(row.is_choice() for row in own)
         if sum(row.is_attention and not row.passes_attention() for row in own) > settings.max_failed_attention:
             excluded[rater] = "failed_attention"
         elif len(real) > 1 and fmean(row.is_straight() for row in real) > settings.max_straight_share:
             excluded[rater] = "straight_lining"
-        elif len({rating for row in real for rating in given(row)}) < 2:
+        elif not only_chose and len({rating for row in real for rating in given(row)}) < 2:
             excluded[rater] = "no_variance"
     return excluded
 
@@ -79,14 +81,18 @@ def given(row: Rating) -> list[int]:
     return row.ratings_a.given() + row.ratings_b.given()
 
 
-def differences(rows: Sequence[Rating]) -> dict[tuple[str, str], list[float]]:
+def differences(rows: Sequence[Rating], choice_margin: float = 1.0) -> dict[tuple[str, str], list[float]]:
     """By model and item, each rater's difference of a and b in standard deviations of their own ratings."""
     by_rater: dict[str, list[int]] = defaultdict(list)
     for row in rows:
-        by_rater[row.rater_id].extend(given(row))
+        if not row.is_choice():
+            by_rater[row.rater_id].extend(given(row))
     spread = {rater: pstdev(values) for rater, values in by_rater.items()}
     items: dict[tuple[str, str], list[float]] = defaultdict(list)
     for row in rows:
+        if row.is_choice():
+            items[row.model, row.item_id].append(choice_margin if row.preferred == "a" else -choice_margin)
+            continue
         # The rater's mean cancels in the difference of two z-scores; the standard deviation does not.
         difference = fmean(row.ratings_a.given()) - fmean(row.ratings_b.given())
         items[row.model, row.item_id].append(difference / spread[row.rater_id])
@@ -98,7 +104,7 @@ def preferences(rows: Sequence[Rating], settings: FeedbackSettings) -> tuple[lis
     by_item: dict[tuple[str, str], list[Rating]] = defaultdict(list)
     for row in rows:
         by_item[row.model, row.item_id].append(row)
-    margins = differences(rows)
+    margins = differences(rows, settings.choice_margin)
     found: list[Preference] = []
     dropped: dict[str, Counter[str]] = defaultdict(Counter)
     for key, own in by_item.items():
@@ -118,21 +124,28 @@ def preference(rows: Sequence[Rating], margins: Sequence[float], settings: Feedb
     sign = 1 if margin > 0 else -1
     agreement = sum(sign * value > 0 for value in margins) / len(margins)
     first = rows[0]
-    safety_a = median(safety(row.ratings_a.safety) for row in rows)
-    safety_b = median(safety(row.ratings_b.safety) for row in rows)
     chosen, rejected = (first.response_a, first.response_b) if sign > 0 else (first.response_b, first.response_a)
-    safe, unsafe = (safety_a, safety_b) if sign > 0 else (safety_b, safety_a)
     if abs(margin) < settings.min_margin:
         return "margin_too_small"
     if agreement < settings.min_agreement - 1e-9:
         return "raters_disagree"
-    if safe <= settings.safety_veto or safe < unsafe:
+    if is_vetoed([row for row in rows if not row.is_choice()], sign, settings):
         return "safety_veto"
     if length_ratio(chosen.text, rejected.text) > settings.max_length_ratio:
         return "length_ratio"
     return Preference(
         first.item_id, first.model, first.post_id, first.draft, chosen, rejected, abs(margin), agreement, len(rows)
     )
+
+
+def is_vetoed(rows: Sequence[Rating], sign: int, settings: FeedbackSettings) -> bool:
+    """Whether the preferred response is rated unsafe, or less safe than the other; False where nobody rated."""
+    if not rows:
+        return False
+    safety_a = median(safety(row.ratings_a.safety) for row in rows)
+    safety_b = median(safety(row.ratings_b.safety) for row in rows)
+    safe, unsafe = (safety_a, safety_b) if sign > 0 else (safety_b, safety_a)
+    return safe <= settings.safety_veto or safe < unsafe
 
 
 def safety(rating: int | None) -> int:

@@ -30,15 +30,17 @@ Everything is prepared beside and then moved at once (see ``staging``).
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from configs.errors import DataError, StageOrderError
 from configs.settings import Settings
 from pipelines.corpus.authors import author_key, given_key, key_check
 from pipelines.forgetting import kept as kept_list
+from pipelines.forgetting.kept import Forgotten
 from pipelines.forgetting.lineage import Output, outputs
-from pipelines.forgetting.report import Report
+from pipelines.forgetting.report import Change, Report
 from pipelines.forgetting.requests import Requests
 from pipelines.forgetting.scope import resolve
 from pipelines.forgetting.staging import Staging
@@ -48,6 +50,14 @@ from pipelines.layout import Layout
 log = logging.getLogger("llumi.forget")
 
 
+class Elsewhere(NamedTuple):
+    """What was found in a store that lies outside of the outputs."""
+
+    changes: list[Change]
+    found: frozenset[str]
+    """Requests, as they stand in the file, of which it held something."""
+
+
 def forget(
     settings: Settings,
     requests: Requests,
@@ -55,13 +65,16 @@ def forget(
     ratings: Sequence[Path] = (),
     config: str = "CONFIG",
     dry_run: bool = False,
+    elsewhere: Callable[[Requests, Forgotten], Elsewhere] | None = None,
 ) -> Report:
     """Take what was requested out of everything below ``settings.output``, and keep it out of later builds.
 
     ``ratings`` are the rating files that the configuration names, in the order in which the
-    feedback stage reads them. The caller holds the output's lock. With ``dry_run`` all is
-    prepared, counted and thrown away. Raises StageOrderError where rows are there and not the
-    threads they were made of, DataError where the list's key or the threads' is not at hand.
+    feedback stage reads them. ``elsewhere`` is told what goes once everything here is prepared
+    and before it is done, so that nothing is done here where it fails. The caller holds the
+    output's lock. With ``dry_run`` all is prepared, counted and thrown away. Raises
+    StageOrderError where rows are there and not the threads they were made of, DataError where
+    the list's key or the threads' is not at hand.
     """
     root, named = Path(settings.output), settings.corpus.scrub.author_key
     staging = Staging(root)
@@ -75,6 +88,7 @@ def forget(
         keep_out = scope.keep_out.union(before)
         work = Forgetting(settings, staging, scope, keep_out, list(ratings), config)
         work.every(found, threads)
+        told = Elsewhere([], frozenset()) if elsewhere is None else elsewhere(requests, scope.gone.union(keep_out))
         if not dry_run:
             staging.commit()
             log.info("forgot %d requests in %d outputs", len(requests), len(work.lost))
@@ -85,8 +99,8 @@ def forget(
         when=work.when,
         asked={"posts": len(requests.posts), "comments": len(requests.comments), "authors": len(requests.authors)},
         kept_out=sum(len(getattr(keep_out, kind)) for kind in ("posts", "comments", "authors")),
-        unknown=scope.unknown(requests, before),
-        changes=work.changes,
+        unknown=[name for name in scope.unknown(requests, before) if name not in told.found],
+        changes=[*work.changes, *told.changes],
         models=work.models,
         outside=work.outside,
     )

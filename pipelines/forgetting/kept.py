@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from configs.errors import DataError
 from pipelines.corpus.authors import KEY_FILE, KEY_VARIABLE, author_hash, given_key, key_check
-from pipelines.forgetting.requests import Requests
+from pipelines.forgetting.requests import SERVED, Requests
 
 FILE = "forgotten.json"
 REASON = "forgotten"
@@ -99,7 +99,10 @@ def hashed(kind: Kind, value: str, key: bytes) -> str:
     """Keyed BLAKE2b (hex, 16 bytes); an account's is its ``author_hash`` in the threads."""
     if kind == "authors":
         return str(author_hash(value, key))
-    text = f"{_PREFIX[kind]}{value.strip().removeprefix(TEACHER)}"
+    whole = value.strip().removeprefix(TEACHER)
+    if kind == "comments" and whole.startswith(SERVED):
+        whole = whole.partition(" ")[0]  # one of the drafts of an answer, which is forgotten with it
+    text = f"{_PREFIX[kind]}{whole}"
     return blake2b(text.encode("utf-8", "surrogatepass"), key=key, digest_size=16).hexdigest()
 
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from pipelines.forgetting.kept import Forgotten, hashed
 from pipelines.forgetting.match import flat, marked
-from pipelines.forgetting.requests import Requests
+from pipelines.forgetting.requests import Requests, shown
 
 
 @dataclass
@@ -40,12 +40,8 @@ class Scope:
     def unknown(self, requests: Requests, before: Forgotten) -> list[str]:
         """The requests, as in the file, of which the threads hold nothing and that were not made ``before``."""
         key, known = self.gone.key, self.seen | before.posts | before.comments | before.authors
-        named = [
-            *(("posts", f"t3_{value}", value) for value in requests.posts),
-            *(("comments", f"t1_{value}", value) for value in requests.comments),
-            *(("authors", f"u/{value}", value) for value in requests.authors),
-        ]
-        return sorted(shown for kind, shown, value in named if hashed(kind, value, key) not in known)  # type: ignore[arg-type]
+        named = [(kind, value) for kind in ("posts", "comments", "authors") for value in getattr(requests, kind)]
+        return sorted(shown(kind, value) for kind, value in named if hashed(kind, value, key) not in known)  # type: ignore[arg-type]
 
 
 @dataclass

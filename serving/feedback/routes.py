@@ -10,13 +10,18 @@ feedback at all is for the middleware (scope ``feedback``); whose answers, for
 to somebody else is one and the same 404.
 """
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from pipelines.feedback.ratings import DIMENSIONS
+from serving.bodies import ErrorBody
+from serving.errors import ERRORS, NOT_FOUND
 from serving.feedback.records import (
     Feedback,
     FeedbackError,
@@ -30,6 +35,7 @@ from serving.wire import ApiError, Body
 
 PATH = "/v1/feedback"
 RETRY_AFTER_S = 5
+CONFLICT: dict[str, Any] = {"model": ErrorBody, "description": "More than one key used this request id."}
 Score = Annotated[int, Field(ge=1, le=5)]
 
 
@@ -74,10 +80,16 @@ class FeedbackResponse(BaseModel):
 
 
 def router(store: FeedbackStore) -> APIRouter:
-    """The route, around one store."""
-    routes = APIRouter()
+    """The route, around one store, which is closed with the application."""
 
-    @routes.post(PATH)
+    @asynccontextmanager
+    async def lifespan(_app: object) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(store.close)
+
+    routes = APIRouter(lifespan=lifespan)
+
+    @routes.post(PATH, responses={**ERRORS, **NOT_FOUND, 409: CONFLICT}, operation_id="feedback")
     async def feedback(body: FeedbackRequest, request: Request) -> FeedbackResponse:
         """Rate a draft, or say which one was chosen."""
         key_id = request.scope["state"]["caller"].id

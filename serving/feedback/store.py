@@ -78,8 +78,10 @@ class FeedbackStore:
 
     @classmethod
     def of(cls, settings: StoreSettings) -> Self | None:
-        """The store that the settings ask for, None where it is switched off."""
-        return cls(settings) if settings.enabled else None
+        """The store that the settings ask for; None where it is switched off, or no database is named."""
+        if settings.enabled and settings.url is None:
+            log.warning("feedback: serving.feedback.url names no database, so nothing is kept")
+        return cls(settings) if settings.enabled and settings.url is not None else None
 
     async def record(
         self,
