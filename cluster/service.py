@@ -19,8 +19,11 @@ from configs.settings import Settings
 
 def serve(settings: Settings, console: Console, *, debug: bool) -> None:
     """Serve GM and IM until the process is told to stop."""
+    from cluster.feedback import prepare as prepare_feedback
+
     for warning in (*trained_on_forgotten(settings), *without_keys(settings)):
         console.print(warning, highlight=False)
+    prepare_feedback(settings, console)
     with running(settings, debug=debug) as url:
         console.print(f"GM and IM answer at {url}; Ctrl-C stops them", highlight=False)
         wait()
