@@ -1,7 +1,8 @@
 """The ingress' view of the key file: looked at again when it changed, without a restart.
 
-A replica looks for a change at most once a second, so a key that was made or revoked is so within
-a second (where storage keeps its own cache, as NFS does, within that cache's seconds more). A file
+A replica looks for a change once a second, and for a key it does not know at once: a new key is
+taken at once and a revoked one refused within a second (where storage keeps its own cache, as NFS
+does, within that cache's seconds more). A file
 that is not there holds no keys. One that cannot be read keeps the last keys for a minute, which a
 hiccup of the storage may last; after that nobody is let in, for nobody can say who was revoked.
 """
@@ -18,6 +19,8 @@ from serving.access.caller import Caller
 
 LOOK_EVERY_S = 1.0
 """Seconds between two looks at the file."""
+LOOK_FOR_NEW_S = 0.05
+"""Seconds between two looks for the sake of unknown keys, which anybody can send; their answer waits for it."""
 GRACE_S = 60.0
 """Seconds that keys are good for after the file could last be read."""
 
@@ -37,7 +40,11 @@ class Keyring:
 
     async def caller(self, key: str) -> Caller:
         """Who holds the key; raises ApiError with 401, or 503 where the file cannot be read."""
-        await self.refresh()
+        asked = time.monotonic()
+        await self.refresh(asked - self.look_every_s)
+        key_id = keys.id_of(key)
+        if key_id is not None and key_id not in self.entries:
+            await self.refresh(asked, after_s=LOOK_FOR_NEW_S)
         entry = keys.find(self.entries, key)
         if entry is None:
             raise errors.invalid_credentials()
@@ -52,13 +59,15 @@ class Keyring:
             concurrent=entry.concurrent or self.settings.concurrent,
         )
 
-    async def refresh(self) -> None:
-        """Read the file where it changed since the last look."""
-        if time.monotonic() - self.looked >= self.look_every_s:
+    async def refresh(self, since: float, after_s: float = 0.0) -> None:
+        """Read the file where it changed, unless it was looked at after ``since``; ``after_s`` after the last look."""
+        if self.looked <= since:
             async with self.looking:
-                if time.monotonic() - self.looked >= self.look_every_s:
+                if self.looked <= since:
+                    await asyncio.sleep(max(0.0, self.looked + after_s - time.monotonic()))
+                    now = time.monotonic()
                     await asyncio.to_thread(self.look)  # storage of the network may be slow
-                    self.looked = time.monotonic()
+                    self.looked = now
         if time.monotonic() - self.read > GRACE_S:
             raise errors.unknown_now("the service cannot read its API keys at the moment")
 

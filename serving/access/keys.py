@@ -97,12 +97,16 @@ def damaged(path: Path) -> DataError:
     return DataError(f"{path} is not a file of API keys: restore it, or move it away and make new keys")
 
 
+def id_of(key: str) -> str | None:
+    """The public half of a key; None of what is no key."""
+    match = KEY.fullmatch(key)
+    return match[1] if match else None
+
+
 def find(entries: dict[str, Entry], key: str) -> Entry | None:
     """The entry of ``key``, whatever its state; None where the key is none of them."""
-    match = KEY.fullmatch(key)
-    entry = entries.get(match[1]) if match else None
-    known = entry.hash if entry else "0" * 64
-    return entry if hmac.compare_digest(digest(key) if match else "", known) else None
+    entry = entries.get(id_of(key) or "")
+    return entry if entry and hmac.compare_digest(digest(key), entry.hash) else None
 
 
 def create(
