@@ -116,7 +116,7 @@ def _copy(location: str, cache: Path, start: Any, found: Any) -> None:
 
 
 def test_replicas_that_start_at_once_copy_a_model_once(store: tuple[str, Any], tmp_path: Path) -> None:
-    query, s3 = store
+    query, _ = store
     exported(tmp_path, f"s3://models/once{query}", os.urandom(3_000_000))
     context = multiprocessing.get_context("spawn")
     start, found = context.Event(), context.Queue()
