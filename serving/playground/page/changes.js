@@ -20,7 +20,7 @@ function marked(name, word, text) {
   if (!core) return [text];
   const [leading, trailing] = text.split(core, 2); // white space is not marked
   const said = (words) => element("span", { className: "heard" }, words);
-  return [leading, element(name, {}, said(` ${word}: `), core, said(", end of change. ")), trailing];
+  return [leading, element(name, {}, said(` ${word}: `), core, said(`, end of ${word}. `)), trailing];
 }
 
 /** The changes as a sentence: how many words, and how much of the content stayed. */

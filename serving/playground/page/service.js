@@ -102,7 +102,7 @@ async function plainly(response, wait) {
     case 422:
       return told(`The service cannot work with this.${quoted(message)}`, { field: param });
     case 404:
-      return told(`The service does not offer this.${quoted(message)}`);
+      return told(`The service does not know this, or does not offer it.${quoted(message)}`);
     case 503:
       return told(`The service is busy or restarting. Wait ${duration(wait)}, then try again.`, { again: true });
     case 504:
