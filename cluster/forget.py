@@ -69,13 +69,15 @@ def served(settings: Settings, report: Report) -> list[Served]:
     models = [MERGED[model.output] for model in report.models if model.output in MERGED]
     if not models:
         return []
-    url = base_url(settings.serving.host, settings.serving.port)
+    tls = settings.serving.tls is not None
+    url = base_url(settings.serving.host, settings.serving.port, tls=tls)
     try:
-        known = httpx.get(f"{url}/healthz", timeout=PROBE_S, trust_env=False).json().get("models", {})
-    except (httpx.HTTPError, ValueError, AttributeError):
+        # Whether one of ours is there is all that it is asked, so its certificate is not checked.
+        said = httpx.get(f"{url}/healthz", timeout=PROBE_S, trust_env=False, verify=not tls).json()
+    except (httpx.HTTPError, ValueError):
         return []
-    both = [model for model in models if model in known]
-    return [Served(url=url, models=both)] if both else []
+    ours = isinstance(said, dict) and said.get("status") in ("ok", "unavailable")
+    return [Served(url=url, models=models)] if ours else []
 
 
 def trained_on_forgotten(settings: Settings) -> list[str]:
