@@ -192,6 +192,7 @@ function replaceReply(text) {
   field.value = text;
   fault(field);
   show(byId("draft-note"), "");
+  byId("reply-status").textContent = "";
   byId("undo").hidden = !before.trim();
   byId("revision").hidden = true;
 }

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from tests.serving.playground.site import Site, running
 
@@ -47,22 +47,30 @@ def site(shared_site: Site) -> Iterator[Site]:
     shared_site.gm.token_s = shared_site.im.token_s = 0.0
 
 
+@pytest.fixture(scope="module")
+def profile(browser: Browser) -> Iterator[BrowserContext]:
+    """A browser's profile that tests share: the page keeps nothing in it."""
+    with browser.new_context() as context:
+        yield context
+
+
 @pytest.fixture
-def opened(browser: Browser, site: Site) -> Iterator[Open]:
-    """Opens the playground in a context of its own, with a key unless told otherwise.
+def opened(browser: Browser, profile: BrowserContext, site: Site) -> Iterator[Open]:
+    """Opens the playground, with a key unless told otherwise; options of a context give it one of its own.
 
     Afterwards: nothing was asked of another host, the page threw nothing, and its policy was not
     broken by its own doing.
     """
-    contexts, requests, complaints = [], [], []
+    pages, contexts, requests, complaints = [], [], [], []
 
     def open_page(*, key: str | None = "ordinary", url: str = site.url, **options: Any) -> Page:
-        context = browser.new_context(**options)
-        contexts.append(context)
-        context.on("request", lambda request: requests.append(request.url))
-        context.on("weberror", lambda error: complaints.append(str(error.error)))
-        context.on("console", lambda message: complaints.append(message.text) if "Policy" in message.text else None)
-        page = context.new_page()
+        if options:
+            contexts.append(browser.new_context(**options))
+        page = (contexts[-1] if options else profile).new_page()
+        pages.append(page)
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda message: complaints.append(message.text) if "Policy" in message.text else None)
         page.set_default_timeout(10_000)
         page.goto(url)
         if key is not None:
@@ -70,8 +78,8 @@ def opened(browser: Browser, site: Site) -> Iterator[Open]:
         return page
 
     yield open_page
-    for context in contexts:
-        context.close()
+    for opened_one in [*pages, *contexts]:
+        opened_one.close()
     assert not complaints
     assert [url for url in requests if not url.startswith("http://127.0.0.1:")] == []
 

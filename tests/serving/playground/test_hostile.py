@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.serving.playground.conftest import Open
 from tests.serving.playground.site import Site, running
@@ -66,10 +66,8 @@ def test_markup_in_an_error_or_in_the_operators_lines_is_shown_as_text(opened: O
         "document.querySelector('form').submit()",
     ],
 )
-def test_the_policy_stops_what_the_page_itself_never_does(browser, site: Site, attempt: str):
-    context = browser.new_context()
-    try:
-        page = context.new_page()
+def test_the_policy_stops_what_the_page_itself_never_does(profile: BrowserContext, site: Site, attempt: str):
+    with profile.new_page() as page:
         page.goto(site.url)
         page.evaluate(
             f"try {{ {attempt} }} catch (e) {{ if (!(e instanceof TypeError || e instanceof EvalError)) throw e }}"
@@ -77,43 +75,28 @@ def test_the_policy_stops_what_the_page_itself_never_does(browser, site: Site, a
         page.wait_for_timeout(50)
         assert page.evaluate("window.broken") is None
         assert page.url == site.url
-    finally:
-        context.close()
 
 
 @pytest.mark.parametrize(
     "way", ["fetch(at)", "new Promise((_, no) => { const i = new Image(); i.onerror = no; i.src = at })"]
 )
-def test_the_policy_lets_nothing_out_to_another_host(browser, site: Site, tmp_path, way: str):
-    with running(tmp_path) as other:
-        context = browser.new_context()
-        try:
-            page = context.new_page()
-            asked: list[str] = []
-            page.on("requestfinished", lambda request: asked.append(request.url))
-            page.goto(site.url)
-            out = page.evaluate(
-                f"async (at) => {{ try {{ await {way}; return 'out' }} catch {{ return 'kept in' }} }}", other.url
-            )
-            assert out == "kept in"
-            assert not [url for url in asked if url.startswith(other.url)]
-        finally:
-            context.close()
+def test_the_policy_lets_nothing_out_to_another_host(profile: BrowserContext, site: Site, tmp_path, way: str):
+    with running(tmp_path) as other, profile.new_page() as page:
+        asked: list[str] = []
+        page.on("requestfinished", lambda request: asked.append(request.url))
+        page.goto(site.url)
+        out = f"async (at) => {{ try {{ await {way}; return 'out' }} catch {{ return 'kept in' }} }}"
+        assert page.evaluate(out, other.url) == "kept in"
+        assert not [url for url in asked if url.startswith(other.url)]
 
 
-def test_the_page_cannot_be_framed(browser, site: Site, tmp_path):
-    context = browser.new_context()
-    try:
-        page = context.new_page()
-        page.route(
-            "http://127.0.0.1:1/",
-            lambda route: route.fulfill(body=f"<iframe src='{site.url}'></iframe>", content_type="text/html"),
-        )
-        page.goto("http://127.0.0.1:1/")
-        page.wait_for_timeout(200)
-        assert page.frames[1].url in ("", "about:blank", "chrome-error://chromewebdata/")
-    finally:
-        context.close()
+def test_the_page_cannot_be_framed(profile: BrowserContext, site: Site):
+    frame = f"<iframe src='{site.url}'></iframe>"
+    with profile.new_page() as page:
+        page.route("http://127.0.0.1:1/", lambda route: route.fulfill(body=frame, content_type="text/html"))
+        with page.expect_event("requestfailed", lambda request: request.url == site.url):
+            page.goto("http://127.0.0.1:1/")
+        assert page.frames[1].url == "chrome-error://chromewebdata/"
 
 
 KEPT = """async () => ({

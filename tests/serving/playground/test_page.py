@@ -141,9 +141,13 @@ class TestRisk:
         page = opened()
         ask_for_a_draft(page)
         expect(reply(page)).to_have_value(DRAFT)
+        ask_for_an_improvement(page)
+        expect(page.locator("#revision")).to_be_visible()
         ask_for_a_draft(page, ACUTE)
         expect(page.get_by_role("region", name="Acute risk")).to_be_visible()
         expect(reply(page)).to_have_value("")
+        expect(page.locator("#revision")).to_be_hidden()
+        expect(page.locator("#reply-status")).to_be_empty()
 
     def test_a_verdict_on_a_post_that_was_changed_says_so(self, opened: Open):
         page = opened()
@@ -248,7 +252,7 @@ class TestKeysAndErrors:
         wait_until(page, lambda: site.gm.in_progress() == 0)
 
     def test_a_second_press_while_a_draft_is_written_asks_nothing(self, opened: Open, site: Site):
-        site.gm.token_s = 0.05
+        site.gm.token_s = 0.03
         page, seen = opened(), len(site.gm.seen)
         ask_for_a_draft(page)
         button = page.get_by_role("button", name="Write a draft")
