@@ -14,14 +14,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from pipelines.feedback.ratings import DIMENSIONS
-from serving.bodies import ErrorBody
-from serving.errors import ERRORS, NOT_FOUND
 from serving.feedback.records import (
     Feedback,
     FeedbackError,
@@ -35,7 +33,6 @@ from serving.wire import ApiError, Body
 
 PATH = "/v1/feedback"
 RETRY_AFTER_S = 5
-CONFLICT: dict[str, Any] = {"model": ErrorBody, "description": "More than one key used this request id."}
 Score = Annotated[int, Field(ge=1, le=5)]
 
 
@@ -89,7 +86,7 @@ def router(store: FeedbackStore) -> APIRouter:
 
     routes = APIRouter(lifespan=lifespan)
 
-    @routes.post(PATH, responses={**ERRORS, **NOT_FOUND, 409: CONFLICT}, operation_id="feedback")
+    @routes.post(PATH, operation_id="feedback")
     async def feedback(body: FeedbackRequest, request: Request) -> FeedbackResponse:
         """Rate a draft, or say which one was chosen."""
         key_id = request.scope["state"]["caller"].id

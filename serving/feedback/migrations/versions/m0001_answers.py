@@ -35,7 +35,7 @@ def upgrade() -> None:
         "ratings",
         *said("ratings"),
         *(sa.Column(name, sa.SmallInteger(), nullable=True) for name in DIMENSIONS),
-        *(sa.CheckConstraint(f"{name} BETWEEN 1 AND 5", name=f"ck_ratings_{name}") for name in DIMENSIONS),
+        *(sa.CheckConstraint(f"{name} BETWEEN 1 AND 5", name=op.f(f"ck_ratings_{name}")) for name in DIMENSIONS),
         sa.UniqueConstraint("answer_id", "rater_id", "draft", name="uq_ratings_answer_id_rater_id_draft"),
     )
     op.create_table(
