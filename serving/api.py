@@ -17,7 +17,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
 
 from serving import catalogue, native, openai
-from serving.errors import add_errors
+from serving.errors import FEEDBACK, add_errors
 from serving.feedback import routes as feedback
 from serving.middleware import surround
 from serving.playground import routes as playground
@@ -47,7 +47,7 @@ def create(services: Services) -> FastAPI:
     for router in (native.router(services), openai.router(services), catalogue.router(services)):
         api.include_router(router)
     if services.feedback is not None:
-        api.include_router(feedback.router(services.feedback))
+        api.include_router(feedback.router(services.feedback), tags=["feedback"], responses=FEEDBACK)
     if services.serving.playground:
         api.include_router(playground_of(services))
     add_health(api, services)

@@ -11,7 +11,7 @@ from configs.serving import GenerationSettings
 from pipelines.generation.engine import Sampling, Usage
 from serving.drafting import Refusal
 from serving.safety.risk import Action, Level, Risk
-from serving.wire import ApiError, Body, Post
+from serving.wire import ApiError, Body, Post, Text
 
 MOST_DRAFTS = 16
 """Bound of ``n`` in the interface; ``serving.api.max_drafts`` may be lower."""
@@ -77,7 +77,7 @@ class ImproveRequest(SamplingFields):
     """Asks IM for a revision of a helper's draft."""
 
     post: Post
-    draft: str = Field(description="What the helper wrote.")
+    draft: Text = Field(description="What the helper wrote.")
     show_examples: bool = Field(False, description="Show the similar posts that stood in the prompt.")
 
 

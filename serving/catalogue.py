@@ -12,7 +12,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from configs.training import ModelName
-from serving.errors import NOT_FOUND, READING
+from serving.errors import ERRORS, NOT_FOUND, READING
 from serving.lineage import lineage
 from serving.services import Services
 from serving.wire import ApiError
@@ -54,7 +54,9 @@ def router(services: Services) -> APIRouter:
         return ModelsBody(data=list(await asyncio.gather(*(described(services, name) for name in NAMES))))
 
     @routes.head("/v1/models/{model}", include_in_schema=False)
-    @routes.get("/v1/models/{model}", responses={**READING, **NOT_FOUND}, operation_id="retrieve_model")
+    @routes.get(
+        "/v1/models/{model}", responses={**READING, **NOT_FOUND, 422: ERRORS[422]}, operation_id="retrieve_model"
+    )
     async def model(model: str) -> ModelBody:
         """One model with its lineage."""
         return await described(services, model)

@@ -15,8 +15,8 @@ from pydantic import BaseModel, Field
 
 from configs.training import ModelName
 from serving.bodies import MOST_DRAFTS, RefusalBody, RiskBody, SamplingFields
-from serving.catalogue import known
-from serving.wire import ApiError, Body, Post
+from serving.catalogue import NAMES, known
+from serving.wire import ApiError, Body, Post, Text
 
 Zero = Annotated[float, Field(ge=0, le=0)]
 SHAPES: dict[ModelName, tuple[str, ...]] = {"gm": ("user",), "im": ("user", "assistant")}
@@ -31,14 +31,14 @@ class TextPart(Body):
     """One part of a message; there are none but text."""
 
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class Message(Body):
     """One message."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[TextPart]
+    content: Text | list[TextPart]
     name: str | None = Field(None, max_length=256, description="Not read.")
 
     def text(self) -> str:
@@ -62,7 +62,7 @@ class TextFormat(Body):
 class ChatRequest(SamplingFields):
     """Asks llumi-gm for drafts, or llumi-im for a revision."""
 
-    model: str = Field(max_length=256, description="llumi-gm or llumi-im.")
+    model: str = Field(max_length=256, json_schema_extra={"enum": list(NAMES)})
     messages: list[Message] = Field(min_length=1, max_length=64)
     n: int | None = Field(None, ge=1, le=MOST_DRAFTS)
     stream: bool | None = None
@@ -74,7 +74,7 @@ class ChatRequest(SamplingFields):
     frequency_penalty: Zero | None = Field(None, description="Only 0.")
     response_format: TextFormat | None = None
     store: Literal[False] | None = None
-    metadata: dict[str, str] | None = Field(None, description="post_id: the caller's own id of the post.")
+    metadata: dict[Text, Text] | None = Field(None, description="post_id: the caller's own id of the post.")
     user: str | None = Field(None, description="Not read: who asks is known by the key.")
     safety_identifier: str | None = Field(None, description="Not read.")
 

@@ -16,7 +16,9 @@ MEANINGS = {
     401: "No key, or one that is not valid.",
     403: "The key lacks the scope.",
     404: "There is no such thing.",
+    405: "The route takes another method; `Allow` names it.",
     408: "The body did not arrive in time.",
+    409: "More than one caller used this request id.",
     413: "The body is too large.",
     422: "A field is missing, unknown, empty, too long or out of its bounds; `param` names it.",
     429: "The key's limit is reached; `Retry-After` says when to try again.",
@@ -25,11 +27,17 @@ MEANINGS = {
     504: "No answer within the time limit.",
 }
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody, "description": text} for status, text in MEANINGS.items() if status != 404
+    status: {"model": ErrorBody, "description": text} for status, text in MEANINGS.items() if status not in (404, 409)
 }
 """What a route that writes may answer beside 200."""
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorBody, "description": MEANINGS[404]}}
-READING: dict[int | str, dict[str, Any]] = {status: ERRORS[status] for status in (400, 401, 403, 429, 500, 503)}
+FEEDBACK: dict[int | str, dict[str, Any]] = {
+    **ERRORS,
+    **NOT_FOUND,
+    409: {"model": ErrorBody, "description": MEANINGS[409]},
+}
+"""What /v1/feedback may answer beside 200."""
+READING: dict[int | str, dict[str, Any]] = {status: ERRORS[status] for status in (400, 401, 403, 405, 429, 500, 503)}
 """What a route that only tells something may answer beside 200."""
 TEXTS = {"post", "draft", *FIELDS.values()}
 """Fields of the native interface that are messages in OpenAI's."""

@@ -20,9 +20,9 @@ from serving.models import ModelLike
 from serving.wire import ContextExceeded
 
 ATTEMPTS = 6
-"""Cuts after which a post is given up; each takes off what the last one left too much, and a bit more."""
-MARGIN = 1.15
-"""Taken off beyond the estimate: characters of one text differ in tokens."""
+"""Cuts after which a post is given up."""
+MARGIN = 1.05
+"""Times the estimate that is taken off: characters of one text differ in tokens."""
 
 
 class Fitting:
@@ -35,25 +35,26 @@ class Fitting:
 
     async def write(self, request_id: str, prompt: Messages, sampling: Sampling) -> Piece:
         """See ``ModelLike.write``."""
-        fitting = prompt
-        for attempt in range(1, ATTEMPTS + 1):
+        cutting = Cutting(prompt)
+        while True:
             try:
-                return await self.model.write(request_id, fitting, sampling)
+                return await self.model.write(request_id, cutting.prompt, sampling)
             except ContextExceeded as error:
-                fitting = self._shorter(prompt, fitting, error, last=attempt == ATTEMPTS)
-        raise AssertionError
+                cutting.shorten(error)
+                self.cut = True
 
     async def stream(self, request_id: str, prompt: Messages, sampling: Sampling) -> AsyncGenerator[Piece, None]:
         """See ``ModelLike.stream``."""
-        fitting = prompt
-        for attempt in range(1, ATTEMPTS + 1):
+        cutting = Cutting(prompt)
+        while True:
             try:
-                async with aclosing(self.model.stream(request_id, fitting, sampling)) as pieces:
+                async with aclosing(self.model.stream(request_id, cutting.prompt, sampling)) as pieces:
                     async for piece in pieces:
                         yield piece
                 return
             except ContextExceeded as error:  # raised before the first piece or never
-                fitting = self._shorter(prompt, fitting, error, last=attempt == ATTEMPTS)
+                cutting.shorten(error)
+                self.cut = True
 
     async def health(self) -> str:
         """See ``ModelLike.health``."""
@@ -63,31 +64,43 @@ class Fitting:
         """See ``ModelLike.info``."""
         return await self.model.info(request_id)
 
-    def _shorter(self, whole: Messages, tried: Messages, error: ContextExceeded, *, last: bool) -> Messages:
-        """``whole`` with less of its post than ``tried`` has; raises ``error`` where that is no way out."""
-        shorter = None if last else cut(whole, tried, error)
-        if shorter is None:
+
+class Cutting:
+    """One prompt whose post is cut until the model takes it."""
+
+    def __init__(self, prompt: Messages):
+        self.whole = self.prompt = prompt
+        blocks = [match for match in BLOCKS.finditer(prompt[-1]["content"]) if match[1] is not None]
+        self.start, self.end = blocks[-1].span(1) if blocks else (0, 0)
+        self.kept = self.end - self.start
+        """Characters of the post that are left."""
+        self.measured: list[tuple[int, int]] = []
+        """Characters of the post and tokens of the prompt, of each prompt that was too long."""
+
+    def shorten(self, error: ContextExceeded) -> None:
+        """Cut the post by as much as the prompt was too long; raises ``error`` where too little of it would stay.
+
+        The first cut takes the whole prompt to be as dense as its average. From then on the tokens
+        of a character of this post are known from the last two measurements (secant method).
+        """
+        self.measured.append((self.kept, error.prompt_tokens))
+        room = error.prompt_tokens - error.excess
+        if len(self.measured) == 1:
+            tokens_a_char = error.prompt_tokens / max(self.kept, 1)
+            keep = math.floor(self.kept * room / error.prompt_tokens)
+        else:
+            (chars, tokens), (fewer_chars, fewer_tokens) = self.measured[-2:]
+            tokens_a_char = max(tokens - fewer_tokens, 1) / max(chars - fewer_chars, 1)
+            keep = math.floor(self.kept - MARGIN * error.excess / tokens_a_char)
+        keep = min(keep, self.kept - 1)
+        if keep * tokens_a_char < LEAST or len(self.measured) > ATTEMPTS:
             raise error
-        self.cut = True
-        return shorter
-
-
-def cut(whole: Messages, tried: Messages, error: ContextExceeded) -> list[dict[str, str]] | None:
-    """``whole`` with its post cut by as much as ``tried`` was too long; None where too little of it would stay."""
-    content, before = whole[-1]["content"], tried[-1]["content"]
-    blocks = [match for match in BLOCKS.finditer(content) if match[1] is not None]
-    if not blocks:
-        return None
-    start, end = blocks[-1].span(1)
-    chars_a_token = max(len(before) / max(error.prompt_tokens, 1), 0.25)
-    kept = end - start - (len(content) - len(before))
-    keep = kept - math.ceil(error.excess * chars_a_token * MARGIN) - len(MARK)
-    if keep < LEAST * chars_a_token:
-        return None
-    text = content[start:end]
-    head, tail = text[: keep - keep // 2], text[len(text) - keep // 2 :]
-    shortened = content[:start] + whole_words(head).rstrip() + MARK + words_whole(tail).lstrip() + content[end:]
-    return [*(dict(turn) for turn in whole[:-1]), {**whole[-1], "content": shortened}]
+        self.kept = keep
+        content = self.whole[-1]["content"]
+        text = content[self.start : self.end]
+        head, tail = whole_words(text[: keep - keep // 2]), words_whole(text[len(text) - keep // 2 :])
+        shortened = content[: self.start] + head.rstrip() + MARK + tail.lstrip() + content[self.end :]
+        self.prompt = [*self.whole[:-1], {**self.whole[-1], "content": shortened}]
 
 
 def whole_words(text: str) -> str:

@@ -32,18 +32,20 @@ from serving.bodies import (
 from serving.drafting import Asked, Drafted, draft, drafts, stream, withheld
 from serving.edits import edits
 from serving.errors import ERRORS
-from serving.preservation import preservation
+from serving.preservation import common_words, preservation
 from serving.recording import record
 from serving.services import Services
-from serving.sse import event, streamed, unless_gone
+from serving.sse import event, event_schema, streamed, unless_gone
 from serving.wire import ApiError
 
-EVENTS = {"text/event-stream": {"schema": {"type": "string", "description": "Events start, text, end, error."}}}
+EVENTS = {"text/event-stream": {"schema": event_schema("start", "text", "end", "error")}}
 
 
 def router(services: Services) -> APIRouter:
     """The two routes."""
     routes = APIRouter(tags=["drafts"])
+    if services.embedder is None:
+        common_words()  # loaded before the first revision waits for it
 
     @routes.post(
         "/v1/generate",

@@ -19,10 +19,10 @@ from serving.errors import ERRORS, NOT_FOUND
 from serving.native import check_drafts, ended, most_tokens, several
 from serving.recording import record
 from serving.services import Services
-from serving.sse import DONE, event, streamed, unless_gone
+from serving.sse import DONE, event, event_schema, streamed, unless_gone
 from serving.wire import Post
 
-EVENTS = {"text/event-stream": {"schema": {"type": "string", "description": "Chunks, then [DONE]."}}}
+EVENTS = {"text/event-stream": {"schema": event_schema()}}
 
 
 def router(services: Services) -> APIRouter:

@@ -7,13 +7,15 @@ of their own, so that embedding a post never holds up the event loop.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Self
 
 from configs.api import ApiSettings
-from configs.retrieval import RetrievalSettings
+from configs.retrieval import LEXICAL, RetrievalSettings
+from pipelines.retrieval.embed import Embedder, Vectors
 from pipelines.retrieval.lookup import Example, Lookup, Query, open_lookup
 
 TIMEOUT_S = 2.0
@@ -23,18 +25,40 @@ FOR_SERVING = 2
 LOG = logging.getLogger("ray.serve")
 
 
+class OneAtATime:
+    """An embedder for several threads: the tokenizers of transformers fail where two use one at once."""
+
+    def __init__(self, embedder: Embedder):
+        self.embedder = embedder
+        self.fingerprint, self.dimensions = embedder.fingerprint, embedder.dimensions
+        self._lock = Lock()
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """See ``Embedder.encode``."""
+        with self._lock:
+            return self.embedder.encode(texts)
+
+
 class Retrieval:
     """Examples for posts, at most ``most`` of them with at most ``room`` tokens together."""
 
-    def __init__(self, lookup: Lookup, size: Callable[[str], int], *, most: int, room: int):
+    def __init__(
+        self, lookup: Lookup, size: Callable[[str], int], *, most: int, room: int, embedder: Embedder | None = None
+    ):
         self.lookup, self.size, self.most, self.room = lookup, size, most, room
+        self.embedder = embedder
+        """What posts are compared by, where it is a model that knows meaning; else None."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="retrieval")
 
     @classmethod
     def open(cls, folder: Path, retrieval: RetrievalSettings, api: ApiSettings, model: str) -> Self:
         """Over the index in ``folder``, counting tokens as ``model`` does; raises as ``open_lookup`` does."""
         most = api.examples if api.examples is not None else retrieval.examples or FOR_SERVING
-        return cls(open_lookup(folder, retrieval), tokens_of(model), most=most, room=api.max_example_tokens)
+        lookup = open_lookup(folder, retrieval)
+        assert lookup.embedder is not None
+        lookup.embedder = OneAtATime(lookup.embedder)
+        embedder = None if retrieval.embedder.model == LEXICAL else lookup.embedder
+        return cls(lookup, tokens_of(model), most=most, room=api.max_example_tokens, embedder=embedder)
 
     async def similar(self, post: str) -> list[Example]:
         """The examples for a post, none where the lookup fails."""

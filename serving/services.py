@@ -58,11 +58,15 @@ class Services:
         prompts: PromptSettings | None = None,
         **others: Any,
     ) -> Self:
-        """Services whose triage and guard are those of ``serving``; ``others`` are further fields."""
+        """Services whose triage and guard are those of ``serving``; ``others`` are further fields.
+
+        Revisions are compared by the embedder of ``retrieval`` unless another is given.
+        """
         from serving.safety.guard import Guard
         from serving.safety.triage import Triage
         from serving.watching.metrics import metrics
 
+        retrieval: Retrieval | None = others.get("retrieval")
         return cls(
             gm=gm,
             im=im,
@@ -71,7 +75,7 @@ class Services:
             serving=serving,
             triage=others.pop("triage", None) or Triage.of(serving.safety),
             guard=others.pop("guard", None) or Guard.of(serving.safety),
-            **{"metrics": metrics(), **others},
+            **{"metrics": metrics(), "embedder": retrieval.embedder if retrieval else None, **others},
         )
 
     def model(self, name: str) -> "ModelLike":

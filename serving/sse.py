@@ -32,6 +32,14 @@ def event(data: Any, name: str | None = None) -> bytes:
     return head + b"data: " + orjson.dumps(data) + b"\n\n"
 
 
+def event_schema(*names: str) -> dict[str, Any]:
+    """JSON schema of one event of a stream, for the OpenAPI document."""
+    properties: dict[str, Any] = {"data": {"type": "string", "description": "JSON, or [DONE]."}}
+    if names:
+        properties["event"] = {"type": "string", "enum": list(names)}
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
 class Feed:
     """Runs a generator in a task of its own, from its first step to its last.
 
@@ -103,7 +111,12 @@ async def streamed(
     except BaseException:
         await feed.close()
         raise
-    return EventStream(feed, first, failed)
+
+    def noted(error: ApiError) -> bytes:
+        request.state.code = error.body["error"]["code"]  # of the status nobody could tell
+        return failed(error)
+
+    return EventStream(feed, first, noted)
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:

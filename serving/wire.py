@@ -1,7 +1,7 @@
 """What travels over HTTP: bodies in, bodies out, and errors that never repeat what was sent."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -64,6 +64,10 @@ OPENAI_ONLY = frozenset(
 """Fields of OpenAI's requests that would change an answer and have no meaning here."""
 
 
+Text = Annotated[str, Field(min_length=0)]
+"""A string that can be encoded: pydantic takes half a surrogate pair in a plain ``str`` and refuses it here."""
+
+
 class Body(BaseModel):
     """A request's body: unknown fields refused, no conversion between types."""
 
@@ -73,8 +77,8 @@ class Body(BaseModel):
 class Post(Body):
     """What a member of the community wrote."""
 
-    title: str = ""
-    text: str = ""
+    title: Text = ""
+    text: Text = ""
     id: str | None = Field(
         None,
         min_length=1,
@@ -171,7 +175,8 @@ def invalid_body(errors: Sequence[Mapping[str, Any]], status: int = 422) -> ApiE
         if names[-1] in OPENAI_ONLY:
             message = f"{names[-1]} is not supported here: leave it out"
             return ApiError(status, message, code="unsupported_parameter", param=str(names[-1]))
-        return ApiError(status, "the body holds a field that is not known here", code="unknown_field", param=param)
+        what = f"{names[-1]} is" if names[-1] in field_names() else "the body holds a field that is"
+        return ApiError(status, f"{what} not known here", code="unknown_field", param=param)
     what = EXPECTED.get(first["type"], "is not what is expected").format(**first.get("ctx", {}))
     return ApiError(status, f"{param or 'the body'} {what}", code=first["type"], param=param)
 

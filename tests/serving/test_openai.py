@@ -192,7 +192,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "many drafts": ({"n": 9}, "n", "too_large"),
     "many stop texts": ({"stop": ["a", "b", "c", "d", "e"]}, "stop", "too_long"),
     "more log-probabilities": ({"logprobs": True, "top_logprobs": 3}, "top_logprobs", "less_than_equal"),
-    "a long prompt": ({"messages": [{"role": "user", "content": "a b " * 1200}]}, "messages", "context_length_exceeded"),
+    "a long prompt": (
+        {"messages": [{"role": "user", "content": "a b " * 1200}]},
+        "messages",
+        "context_length_exceeded",
+    ),
 }
 
 
