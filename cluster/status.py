@@ -14,6 +14,8 @@ from configs.settings import Settings
 if TYPE_CHECKING:
     from serving.watching.status import DeploymentStatus, ServiceStatus
 
+WIDTH = 140
+"""Columns where the output goes to no terminal."""
 UNWELL = 1
 """Exit code where the service runs and is not well."""
 
@@ -44,6 +46,8 @@ def status(settings: Settings, *, window_s: float, as_json: bool, debug: bool) -
 def show(found: "ServiceStatus") -> None:
     """The tables."""
     console = printed()
+    if not console.is_terminal:
+        console.width = WIDTH
     since = "" if found.since is None else f", deployed {datetime.fromtimestamp(found.since):%Y-%m-%d %H:%M:%S}"
     console.print(f"{found.url}: {found.health}{since}; numbers of the last {found.window_s:g} s", highlight=False)
     console.print(deployments_table(found), "", highlight=False)
@@ -67,9 +71,9 @@ def deployments_table(found: "ServiceStatus") -> Table:
     from serving.watching import definitions as d
 
     table = Table(box=None, pad_edge=False)
-    numeric = ["in progress", "queued", "answers/s", "tokens/s", "first token p50", "p95"]
-    for name in ("deployment", "state", "replicas", "serves", *numeric):
-        table.add_column(name, justify="right" if name in numeric else "left")
+    numeric = ["in\nprogress", "\nqueued", "\nanswers/s", "\ntokens/s", "first token\np50 / p95"]
+    for name in ("\ndeployment", "\nstate", "\nreplicas", "\nserves", *numeric):
+        table.add_column(name, justify="right" if name in numeric else "left", no_wrap=True)
     for part in found.deployments:
         serves = "\n".join(
             f"{v.model} {v.version or '?'}" + ("" if v.share == 1 else f" ({v.share:.0%})") for v in part.versions
@@ -87,7 +91,7 @@ def deployments_table(found: "ServiceStatus") -> Table:
             "?" if part.queued is None else str(part.queued),
             f"{answers:.2f}" if known else "?",
             "" if ingress else f"{seen.rate(d.NEW_TOKENS):.1f}" if known else "?",
-            *("" if ingress else seconds(seen.quantile(d.FIRST_TOKEN, q)) for q in (0.5, 0.95)),
+            "" if ingress else " / ".join(seconds(seen.quantile(d.FIRST_TOKEN, q)) for q in (0.5, 0.95)),
         )
     return table
 

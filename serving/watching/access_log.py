@@ -1,7 +1,7 @@
 """One line of JSON a request, in the log of its replica: who asked for what, when, how it ended. No text.
 
 What the route and the middlewares know of a request they leave in its state: ``request_id``,
-``caller`` (who has an ``id``), ``usage``, ``model``, ``risk`` (a level), ``code`` (of an error).
+``caller`` (who has an ``id``), ``usage``, ``model``, ``risk`` (who has a ``level``), ``code`` (of an error).
 A path that matched no route is not shown: it is the client's text.
 """
 

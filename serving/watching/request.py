@@ -19,9 +19,11 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Scope, Send
 
 from serving.watching import traces
-from serving.watching.access_log import line, route_of
+from serving.watching.access_log import GONE, line, route_of
 from serving.watching.metrics import Metrics, metrics, name
 
+CUT_OFF = "cut_off"
+"""Code of an answer that was begun and not ended, by a client that left or a replica that died; no error by itself."""
 UNTRACED = {"/healthz"}
 """Asked every few seconds by what keeps the service up; a trace of it tells nothing."""
 
@@ -36,6 +38,8 @@ class Watch:
         self.status = 0
         self.first_byte: float | None = None
         """Seconds until the first byte of a body."""
+        self.whole = False
+        """The answer was sent to its end."""
         self.metrics.began()
 
     async def send(self, message: Message) -> None:
@@ -48,6 +52,8 @@ class Watch:
             if self.first_byte is None:
                 self.first_byte = self.seconds()
         await self._send(message)
+        if message["type"] == "http.response.body":
+            self.whole = not message.get("more_body", False)
 
     @contextmanager
     def span(self) -> Iterator[None]:
@@ -77,12 +83,15 @@ class Watch:
     def ended(self) -> str:
         """Counts the request and returns its line for the log."""
         seconds = self.seconds()
+        state = self.scope["state"]
+        if self.status and not self.whole:
+            state.setdefault("code", CUT_OFF)
         route = route_of(self.scope)
-        self.metrics.request(route, self.status or 499, seconds)
+        self.metrics.request(route, self.status or GONE, seconds)
         if self.first_byte is not None and self.status == 200:
             self.metrics.first_byte(route, self.first_byte)
-        code = self.scope["state"].get("code")
-        if code is not None:
+        code = state.get("code")
+        if code not in (None, CUT_OFF) and self.status != GONE:
             self.metrics.error(code)
         return line(self.scope, self.status, seconds, self.first_byte)
 

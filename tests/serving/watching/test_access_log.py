@@ -1,5 +1,6 @@
 """The one line of each request, its counters and its span."""
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator
@@ -50,6 +51,14 @@ def client() -> TestClient:
         async def parts() -> AsyncIterator[str]:
             yield "data: a\n\n"
             yield "data: b\n\n"
+
+        return StreamingResponse(parts(), media_type="text/event-stream")
+
+    @api.get("/late")
+    async def late() -> StreamingResponse:
+        async def parts() -> AsyncIterator[str]:
+            yield "data: a\n\n"
+            raise ValueError(f"cannot parse {SECRET}")
 
         return StreamingResponse(parts(), media_type="text/event-stream")
 
@@ -128,6 +137,36 @@ def test_an_error_is_told_by_its_code_whoever_answered_it(client: TestClient, li
     assert metrics().seen(900).total(metrics_errors(), ("overloaded",)) == before + 1
     assert not [text for text in lines if SECRET in text]
     assert any("ValueError at" in text for text in lines)
+
+
+def test_a_stream_that_breaks_off_is_told_though_its_status_was_fine(client: TestClient, lines: list[str]) -> None:
+    client.get("/stream")
+    assert (line(lines)["status"], line(lines)["code"]) == (200, None)
+    client.get("/late")
+    assert (line(lines)["status"], line(lines)["code"]) == (200, "internal")
+    assert not [text for text in lines if SECRET in text]
+
+
+def test_a_client_that_leaves_in_mid_stream_is_told_and_is_no_error(lines: list[str]) -> None:
+    async def half(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"data: a", "more_body": True})
+
+    async def ask() -> None:
+        scope = {"type": "http", "path": "/v1/generate", "method": "POST", "headers": []}
+        await RequestScope(half)(scope, sent_nothing, swallow)
+
+    before = metrics().seen(900).total(metrics_errors())
+    asyncio.run(ask())
+    assert (line(lines)["status"], line(lines)["code"]) == (200, "cut_off")
+    assert metrics().seen(900).total(metrics_errors()) == before
+
+
+async def sent_nothing() -> Any:
+    return {"type": "http.disconnect"}
+
+
+async def swallow(message: Any) -> None: ...
 
 
 def metrics_errors() -> Any:
