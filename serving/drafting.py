@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from configs.safety import SafetySettings
-from pipelines.generation.engine import FinishReason, Messages, Piece, Sampling, Usage
+from pipelines.generation.engine import FinishReason, Logprob, Messages, Piece, Sampling, Usage
 from serving.models import ModelLike
 from serving.safety.release import Release
 from serving.safety.risk import Risk
@@ -67,7 +67,7 @@ class Drafted:
     usage: Usage
     """Tokens of all attempts."""
     finish_reason: Finish
-    logprobs: tuple[float, ...] | None = None
+    logprobs: tuple[Logprob, ...] | None = None
 
 
 @dataclass
@@ -107,7 +107,7 @@ class Attempts:
         text: str | None,
         finish: Finish,
         refusal: Refusal | None = None,
-        logprobs: tuple[float, ...] | None = None,
+        logprobs: tuple[Logprob, ...] | None = None,
     ) -> Drafted:
         """The outcome."""
         required = self.asked.risk.resources_required or self.harmful
@@ -157,20 +157,20 @@ async def draft(services: Services, model: ModelLike, asked: Asked) -> Drafted:
             return attempts.refused()
 
 
-async def drafts(services: Services, model: ModelLike, asked: Asked, n: int) -> list[Drafted]:
-    """``n`` texts at once, each by itself; where one fails, the others are cancelled and its ApiError raised."""
+def several(asked: Asked, n: int) -> list[Asked]:
+    """The request ``n`` times, each with a seed of its own where it has one; the id stays, and with it the version."""
     seed = asked.sampling.seed
-    each = [
-        replace(
-            asked,
-            request_id=f"{asked.request_id}/{i}" if i else asked.request_id,
-            sampling=replace(asked.sampling, seed=None if seed is None else (seed + i) % SEEDS),
-        )
+    return [
+        replace(asked, sampling=replace(asked.sampling, seed=None if seed is None else (seed + i) % SEEDS))
         for i in range(n)
     ]
+
+
+async def drafts(services: Services, model: ModelLike, asked: Asked, n: int) -> list[Drafted]:
+    """``n`` texts at once, each by itself; where one fails, the others are cancelled and its ApiError raised."""
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(draft(services, model, one)) for one in each]
+            tasks = [group.create_task(draft(services, model, one)) for one in several(asked, n)]
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from None
     return [task.result() for task in tasks]
@@ -190,7 +190,7 @@ async def stream(services: Services, model: ModelLike, asked: Asked) -> AsyncGen
     while True:
         release = Release(lambda text: looked_at(services, attempts, text))
         last: Piece | None = None
-        logprobs: list[float] = []
+        logprobs: list[Logprob] = []
         async with aclosing(model.stream(asked.request_id, asked.prompt, attempts.sampling)) as pieces:
             async for piece in pieces:
                 last = piece
@@ -207,7 +207,8 @@ async def stream(services: Services, model: ModelLike, asked: Asked) -> AsyncGen
             )
             return
         if release.released or not once_more(services, model, attempts):
-            count_refusal(services, "guard") if release.released else None
+            if release.released:
+                count_refusal(services, "guard")
             yield attempts.refused()
             return
 

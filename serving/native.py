@@ -10,7 +10,7 @@ guard let pass; where ``end`` has no text for a draft, what was shown of it must
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -29,7 +29,7 @@ from serving.bodies import (
     RefusalBody,
     RiskBody,
 )
-from serving.drafting import Asked, Drafted, draft, drafts, stream, withheld
+from serving.drafting import Drafted, draft, drafts, several, stream, withheld
 from serving.edits import edits
 from serving.errors import ERRORS
 from serving.preservation import common_words, preservation
@@ -113,7 +113,7 @@ async def generated(
                 text=one.text,
                 finish_reason=ended(one),
                 refusal=RefusalBody.of(one.refusal),
-                logprobs=None if one.logprobs is None or one.text is None else list(one.logprobs),
+                logprobs=None if one.logprobs is None or one.text is None else [float(value) for value in one.logprobs],
             )
             for one in written
         ],
@@ -178,7 +178,7 @@ async def generated_events(
     }
     done: dict[int, Drafted] = {}
     started = False
-    streams = [stream(services, asking.model, one) for one in several(asking, body.n)] if refused is None else []
+    streams = [stream(services, asking.model, one) for one in several(asking.asked, body.n)] if refused is None else []
     async for number, item in merged(streams):
         if not started:
             started = True
@@ -191,12 +191,3 @@ async def generated_events(
         yield event(start, "start")
     answer = await generated(services, request, body, asking, [done[number] for number in sorted(done)], refused)
     yield event(answer.model_dump(mode="json"), "end")
-
-
-def several(asking: Asking, n: int) -> list[Asked]:
-    """The request ``n`` times, each with a seed of its own where it has one."""
-    seed = asking.asked.sampling.seed
-    return [
-        replace(asking.asked, sampling=replace(asking.asked.sampling, seed=None if seed is None else seed + i))
-        for i in range(n)
-    ]

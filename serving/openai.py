@@ -14,9 +14,9 @@ from fastapi import APIRouter, Request
 from serving.asking import Asking, merged, prepared, together, whole
 from serving.bodies import RefusalBody, RiskBody
 from serving.chat import ChatLogprobs, ChatMessage, ChatRequest, ChatResponse, ChatUsage, Choice, Safety, TokenLogprob
-from serving.drafting import Drafted, drafts, stream, withheld
+from serving.drafting import Drafted, drafts, several, stream, withheld
 from serving.errors import ERRORS, NOT_FOUND
-from serving.native import check_drafts, ended, most_tokens, several
+from serving.native import check_drafts, ended, most_tokens
 from serving.recording import record
 from serving.services import Services
 from serving.sse import DONE, event, event_schema, streamed, unless_gone
@@ -111,7 +111,7 @@ class Chat:
         if refused:
             for chunk in self.closing(0, refused, first=True):
                 yield chunk
-        requests = [] if refused else several(self.asking, self.body.n or 1)
+        requests = [] if refused else several(self.asking.asked, self.body.n or 1)
         async for index, item in merged([stream(self.services, self.asking.model, one) for one in requests]):
             first = index not in begun
             begun.add(index)
@@ -185,4 +185,14 @@ def logprobs_of(drafted: Drafted) -> ChatLogprobs | None:
     """Of each token, where asked for."""
     if drafted.logprobs is None or drafted.text is None:
         return None
-    return ChatLogprobs(content=[TokenLogprob(token="", bytes=None, logprob=logprob) for logprob in drafted.logprobs])
+    # A token may be part of a character, which then is none that could be encoded.
+    return ChatLogprobs(
+        content=[
+            TokenLogprob(
+                token=one.token,
+                bytes=None if "\ufffd" in one.token else list(one.token.encode()),
+                logprob=float(one),
+            )
+            for one in drafted.logprobs
+        ]
+    )

@@ -100,6 +100,8 @@ def test_log_probabilities_are_given_for_each_token(client: OpenAI) -> None:
     assert completion.usage is not None
     assert len(logprobs.content) == completion.usage.completion_tokens
     assert all(token.logprob <= 0 for token in logprobs.content)
+    assert "".join(token.token for token in logprobs.content) == ANSWER
+    assert bytes(byte for token in logprobs.content for byte in token.bytes or ()).decode() == ANSWER
 
 
 def test_a_stream_adds_up_and_ends_with_the_usage(client: OpenAI) -> None:

@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 
 from configs.errors import EngineError
-from pipelines.generation.engine import Limits, Messages, Piece, PromptTooLong, Sampling, Usage
+from pipelines.generation.engine import Limits, Logprob, Messages, Piece, PromptTooLong, Sampling, Usage
 from pipelines.generation.text import Stops
 
 TEXT = (
@@ -81,8 +81,8 @@ class ScriptedEngine:
     ) -> AsyncGenerator[Piece, None]:
         tokens = self._tokens(prompt, sampling)
         stops = Stops(sampling.stop)
-        logprobs = (-math.log(len(WORDS)),) if sampling.logprobs else None
         for new, token in enumerate(tokens[: sampling.max_new_tokens], 1):
+            logprobs = (Logprob(-math.log(len(WORDS)), token),) if sampling.logprobs else None
             if await self._cancelled(request_id):
                 none = () if sampling.logprobs else None
                 yield Piece(stops.rest(), Usage(prompt_tokens, new - 1), "cancelled", none)
