@@ -22,7 +22,7 @@ class GenerationSettings(Section):
     """Sampling temperature; 0 = greedy."""
     top_p: float = Field(0.95, gt=0, le=1)
     """Nucleus: smallest set of tokens with this much probability."""
-    repetition_penalty: float = Field(1.0, ge=1)
+    repetition_penalty: float = Field(1.0, ge=1, le=10)
     """Divides the logits of tokens that were already written (Keskar et al. 2019); 1 = off."""
     seed: int = 0
     """Seed of sampling in batch generation."""
@@ -41,6 +41,9 @@ class EngineSettings(Section):
     """Most tokens in one forward pass."""
     max_requests: int = Field(32, gt=0)
     """Most requests generated at once."""
+    gpu_memory: float = Field(0.9, gt=0, le=1)
+    """vllm: share of the GPU's memory for weights and cache; its cache is as large as this leaves room for, and
+    ``pages`` only bounds a request."""
 
 
 class ServingSettings(Section):
@@ -95,8 +98,18 @@ class ServingSettings(Section):
         return self
 
     @model_validator(mode="after")
+    def vllm_has_a_gpu(self) -> Self:
+        """vLLM does not start without one."""
+        kind = self.topology.kind
+        parts = {"topology.models": self.topology.models} if kind == "shared" else {"gm": self.gm, "im": self.im}
+        without = [f"serving.{name}.gpus" for name, part in parts.items() if not part.gpus]
+        if self.engine.kind == "vllm" and without:
+            raise ValueError(f"engine.kind=vllm runs on GPUs: give {' and '.join(without)}, or take kind=transformers")
+        return self
+
+    @model_validator(mode="after")
     def tls_can_be_had(self) -> Self:
         """Ray Serve starts its HAProxy without TLS."""
-        if self.tls is not None and self.topology.haproxy == "on":
-            raise ValueError("tls and topology.haproxy=on exclude each other: set topology.haproxy=off")
+        if self.tls is not None and self.topology.haproxy == "always":
+            raise ValueError("tls and topology.haproxy=always exclude each other: set topology.haproxy=auto")
         return self

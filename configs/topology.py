@@ -71,5 +71,5 @@ class TopologySettings(Section):
     """Versions kept in ``model_cache``; those used longest ago go first."""
     stall_s: float = Field(60, gt=0)
     """Seconds without any new token, though requests are in progress, after which a replica is replaced."""
-    haproxy: Literal["auto", "on", "off"] = "auto"
+    haproxy: Literal["auto", "always", "never"] = "auto"
     """HAProxy in front of the ingress, which costs less CPU than Serve's own proxy; auto = where its binary runs."""

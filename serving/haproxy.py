@@ -1,8 +1,8 @@
 """HAProxy in front of the ingress: what has to be in the environment before Ray starts.
 
 Serve's own proxy costs a request several milliseconds of CPU, HAProxy a fraction of one. Serve brings
-its binary and writes its configuration, but leaves two doors open: metrics on every interface, and an
-admin socket for all users in /tmp. So its files go to a folder of our own that only we can enter, and
+its binary and writes its configuration, but leaves doors open: metrics and statistics on every interface,
+and an admin socket for all users in /tmp. So its files go to a folder of our own that only we can enter, and
 a wrapper around the binary binds what is not the service to this machine.
 
 For a Ray that is started by others the same variables belong in the environment of ``ray start``, as
@@ -12,6 +12,7 @@ their nodes' addresses, so there ``serving.host`` must not be a loopback address
 
 import atexit
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -19,17 +20,18 @@ import sys
 import tempfile
 from pathlib import Path
 
-from configs.errors import UsageError
+from configs.errors import PortInUse, UsageError
 from configs.serving import ServingSettings
 
 SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"
 DRAIN_S = 5
 """Seconds that an ingress replica which is to stop goes on taking requests, until HAProxy knows of it."""
-WRAPPER = """#!/bin/sh
-# Metrics on this machine only: the generated configuration binds them to every interface.
+PORTS = range(20_000, 30_000)
+WRAPPER = r"""#!/bin/sh
+# Metrics and statistics on this machine only: the generated configuration binds them to every interface.
 for argument; do
   case "$argument" in
-    */haproxy.cfg) sed -i 's/^    bind :{port}$/    bind 127.0.0.1:{port}/' "$argument" ;;
+    */haproxy.cfg) sed -i -E 's/^ *bind [*]?:({metrics}|{stats})$/    bind 127.0.0.1:\1/' "$argument" ;;
   esac
 done
 exec "{binary}" "$@"
@@ -39,15 +41,15 @@ exec "{binary}" "$@"
 def prepare(serving: ServingSettings) -> bool:
     """Have a Ray that this process starts serve through HAProxy; returns whether it will.
 
-    Nothing happens where the environment decides already. Raises UsageError where ``haproxy`` is on and
+    Nothing happens where the environment decides already. Raises UsageError where ``haproxy`` is always and
     its binary does not run here, or TLS is, which HAProxy as Serve sets it up does not speak.
     """
     if SWITCH in os.environ:
         return os.environ[SWITCH] == "1"
     wanted, why = serving.topology.haproxy, hindrance(serving)
-    if wanted == "on" and why:
-        raise UsageError(f"serving.topology.haproxy is on, but {why}; set it to auto or off")
-    if wanted == "off" or why:
+    if wanted == "always" and why:
+        raise UsageError(f"serving.topology.haproxy is always, but {why}; set it to auto or never")
+    if wanted == "never" or why:
         return False
     os.environ.update(environment(binary()))
     return True
@@ -92,8 +94,8 @@ def environment(path: str | None) -> dict[str, str]:
     folder = Path(tempfile.mkdtemp(prefix="llumi-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     wrapper = folder / "haproxy"
-    port = free_port()
-    wrapper.write_text(WRAPPER.format(binary=path, port=port), encoding="utf-8")
+    metrics, stats = free_ports(2)
+    wrapper.write_text(WRAPPER.format(binary=path, metrics=metrics, stats=stats), encoding="utf-8")
     wrapper.chmod(0o700)
     return {
         SWITCH: "1",
@@ -103,14 +105,25 @@ def environment(path: str | None) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(port),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S),
     }
 
 
-def free_port() -> int:
-    """A port for the metrics; Serve's own choice is the same for every service on a machine."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+def free_ports(count: int) -> list[int]:
+    """Ports for metrics and statistics; Serve's own choice is the same for every service on a machine.
+
+    They lie between those of Ray's workers and those that the system gives to outgoing connections.
+    """
+    found: list[int] = []
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise PortInUse(f"fewer than {count} free ports from {PORTS.start} to {PORTS.stop} on this machine")

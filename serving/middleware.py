@@ -26,6 +26,7 @@ from serving.access.errors import too_slow
 from serving.access.gate import Access, authenticator
 from serving.access.limits import Limits
 from serving.access.scopes import Table
+from serving.overload import Overload
 from serving.watching.request import Watch
 from serving.wire import ApiError, error_body
 
@@ -39,6 +40,7 @@ def surround(api: FastAPI, serving: ServingSettings) -> None:
     api.add_middleware(BodyLimit, limit=serving.max_body_bytes, seconds=serving.access.body_timeout_s)
     api.add_middleware(Limits, counters=counters_of(serving.access))
     api.add_middleware(Access, table=Table.of(serving), authenticate=authenticator(serving))
+    api.add_middleware(Overload, limit=serving.ingress.max_ongoing_requests)
     api.add_middleware(RequestScope)
 
 
@@ -81,6 +83,7 @@ class RequestScope:
             # By type and place only: an exception from below may quote what it choked on.
             where = traceback.extract_tb(error.__traceback__)[-1]
             self.log.error("request failed: %s at %s:%s", type(error).__name__, where.filename, where.lineno)
+            scope["state"]["code"] = "internal"  # a stream that was begun is cut off and has no other sign of it
             if watch.status == 0:
                 await internal_error()(scope, receive, watch.send)
 

@@ -1,13 +1,20 @@
 """A tiny model with a long context, and free ports."""
 
+import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from configs.load import load
 from configs.settings import Settings
 from serving.app import ModelPaths
+from serving.safety import guard
 from tests.pipelines.generation.tiny import make
+
+RULES = Path(guard.__file__).parent / "rules" / "guard.yaml"
+GUARDS = [rule["id"] for rule in yaml.safe_load(RULES.read_text(encoding="utf-8"))["rules"]]
+"""What the guard forbids, and a random model writes all the time."""
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +34,7 @@ def settings_for(port: int, tmp_path: Path, *overrides: str) -> Settings:
             "generation.max_new_tokens=16",
             "serving.drain_s=1",
             "serving.auth=none",
+            f"serving.safety.without={json.dumps(GUARDS)}",
             *overrides,
         ],
     )

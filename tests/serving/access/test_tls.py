@@ -56,7 +56,7 @@ def test_haproxy_and_tls_are_refused_together(tmp_path: Path, monkeypatch: pytes
         check_tls(serving(*files))
     tls = f"serving.tls={{certificate: {files[0]}, key: {files[1]}}}"
     with pytest.raises(ConfigError, match="haproxy"):
-        load("demo", [tls, "serving.topology.haproxy=on"])
+        load("demo", [tls, "serving.topology.haproxy=always"])
 
 
 def test_the_document_hands_the_certificate_to_serve(tmp_path: Path) -> None:
