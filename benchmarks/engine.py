@@ -15,7 +15,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
-from configs.serving import EngineSettings, GenerationSettings
+from configs.serving import EngineSettings
 from pipelines.generation.engine import Sampling, complete
 from pipelines.generation.transformers_engine import TransformersEngine
 
@@ -110,7 +110,7 @@ def engine_rate(folder: str, prompts: list[list[int]], lengths: list[int]) -> fl
 
     async def drive() -> float:
         settings = EngineSettings(max_requests=AT_ONCE)
-        engine = TransformersEngine(folder, None, settings, GenerationSettings())
+        engine = TransformersEngine(folder, None, settings)
         await engine.start()
         places = asyncio.Semaphore(AT_ONCE)
         written = 0

@@ -42,8 +42,6 @@ class ModelArgs(Section):
     """The model that adapters belong to."""
     engine: EngineSettings = EngineSettings()
     """Engine and its limits."""
-    generation: GenerationSettings = GenerationSettings()
-    """Sampling that the engine has to be prepared for."""
     replicas: DeploymentSettings = DeploymentSettings()
     """Replicas, queues and what one replica asks for."""
     model_cache: str = TopologySettings.model_fields["model_cache"].default
@@ -130,7 +128,6 @@ def one_deployment(
         models=models,
         base=base,
         engine=settings.serving.engine,
-        generation=settings.generation,
         replicas=replicas,
         model_cache=settings.serving.topology.model_cache,
         cached_models=settings.serving.topology.cached_models,

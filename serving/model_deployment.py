@@ -69,9 +69,7 @@ class ModelDeployment:
         folders = await asyncio.to_thread(self._fetch, args)
         fetched = time.monotonic()
         base = folders.pop("base", None)
-        self.engines: Mapping[str, Engine] = engines.made(
-            folders, base, args.engine, args.generation, gpu=args.replicas.gpus > 0
-        )
+        self.engines: Mapping[str, Engine] = engines.made(folders, base, args.engine, gpu=args.replicas.gpus > 0)
         for engine in self.engines.values():
             await engine.start()
         self._tell(started, fetched)

@@ -17,9 +17,20 @@ Messages = Sequence[Mapping[str, str]]
 FinishReason = Literal["stop", "length", "cancelled"]
 
 
+class BadSampling(EngineError, ValueError):
+    """A sampling parameter has a value that no engine takes."""
+
+    def __init__(self, field: str, accepted: str):
+        super().__init__(f"{field} must be {accepted}")
+        self.field, self.accepted = field, accepted
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (BadSampling, (self.field, self.accepted))
+
+
 @dataclass(frozen=True)
 class Sampling:
-    """How one request is sampled; the fields are those of ``GenerationSettings``."""
+    """How one request is sampled; raises BadSampling for a value that no engine takes."""
 
     max_new_tokens: int
     temperature: float = 0.7
@@ -31,6 +42,19 @@ class Sampling:
     """The same request with the same seed gives the same text, whatever else the engine writes; None = vary."""
     logprobs: bool = False
     """Give the log-probability of each token written."""
+
+    def __post_init__(self) -> None:
+        # One value that is no number would spoil the whole batch that its request is in.
+        self._check("max_new_tokens", self.max_new_tokens >= 1, "at least 1")
+        self._check("temperature", 0 <= self.temperature <= 2, "from 0 to 2")
+        self._check("top_p", 0 < self.top_p <= 1, "above 0 and at most 1")
+        self._check("repetition_penalty", 1 <= self.repetition_penalty <= 10, "from 1 to 10")
+        self._check("stop", all(self.stop), "texts that are not empty")
+        self._check("seed", self.seed is None or -(2**63) <= self.seed < 2**63, "a whole number of 64 bits")
+
+    def _check(self, name: str, well: bool, accepted: str) -> None:
+        if not well:
+            raise BadSampling(name, accepted)
 
     @classmethod
     def of(cls, settings: GenerationSettings) -> Self:
@@ -51,6 +75,21 @@ class Usage:
     new_tokens: int
 
 
+class Logprob(float):
+    """log p of one token; a number that knows the ``token``'s text, as OpenAI's interface tells both."""
+
+    token: str
+
+    def __new__(cls, value: float, token: str = "") -> Self:
+        """Of ``value``, at most 0."""
+        made = super().__new__(cls, value)
+        made.token = token
+        return made
+
+    def __getnewargs__(self) -> tuple[float, str]:  # type: ignore[override]
+        return float(self), self.token
+
+
 @dataclass(frozen=True)
 class Piece:
     """Some more text of a request; the last piece carries ``finish_reason``."""
@@ -58,7 +97,7 @@ class Piece:
     text: str
     usage: Usage
     finish_reason: FinishReason | None = None
-    logprobs: tuple[float, ...] | None = None
+    logprobs: tuple[Logprob, ...] | None = None
     """log p(token | what is before it) by the model itself, before temperature, nucleus and penalty, of
     the tokens that came since the last piece; None where the request did not ask for them."""
 
@@ -111,6 +150,9 @@ class Engine(Protocol):
     def limits(self) -> Limits:
         """What the engine takes."""
 
+    def in_progress(self) -> int:
+        """Requests that the engine still holds, waiting ones included."""
+
     async def stop(self) -> None:
         """Free the model; requests in progress fail."""
 
@@ -118,7 +160,7 @@ class Engine(Protocol):
 async def complete(engine: Engine, request_id: str, prompt: Messages, sampling: Sampling) -> Piece:
     """The whole answer as one piece."""
     texts: list[str] = []
-    logprobs: list[float] = []
+    logprobs: list[Logprob] = []
     async with aclosing(engine.generate(request_id, prompt, sampling)) as pieces:
         async for piece in pieces:
             texts.append(piece.text)

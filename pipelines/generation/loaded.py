@@ -2,10 +2,22 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from configs.errors import ModelNotFound
 from pipelines.training.weights import base_name, is_whole_model, load_model, load_tokenizer
+
+
+class Voice(Protocol):
+    """What turns tokens into an answer."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """Text from tokens."""
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Tokens that end an answer."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,7 @@ def load(base: str, adapter: Path | None = None, revision: str | None = None, *,
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
-        end_ids=end_ids(model, tokenizer),
+        end_ids=end_ids(model.generation_config, tokenizer),
         pad_id=tokenizer.pad_token_id,
         positions=getattr(model.config, "max_position_embeddings", None) or 2**31,
     )
@@ -54,8 +66,8 @@ def merged(model: Any, adapter: Path) -> Any:
     return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
 
 
-def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+def end_ids(generation_config: Any, tokenizer: Any) -> tuple[int, ...]:
     """The tokenizer's end of sequence, and what else the model's generation config ends at."""
-    configured = model.generation_config.eos_token_id
+    configured = generation_config.eos_token_id
     several = configured if isinstance(configured, list) else [configured]
     return tuple(dict.fromkeys(i for i in [tokenizer.eos_token_id, *several] if i is not None))

@@ -14,22 +14,18 @@ from threading import Lock
 from typing import Any
 
 from configs.errors import ModelNotFound, UsageError
-from configs.serving import EngineSettings, GenerationSettings
+from configs.serving import EngineSettings
 from pipelines.generation.engine import Engine
 from pipelines.generation.loaded import LoadedModel, end_ids
 from pipelines.generation.transformers_engine import TransformersEngine
 from pipelines.training.weights import ADAPTER_CONFIG, base_name, is_whole_model, load_model, load_tokenizer
 
 
-def shared(
-    base: str, adapters: Mapping[str, Path], engine: EngineSettings, generation: GenerationSettings, *, gpu: bool
-) -> dict[str, Engine]:
+def shared(base: str, adapters: Mapping[str, Path], engine: EngineSettings, *, gpu: bool) -> dict[str, Engine]:
     """An engine for each adapter, all over one copy of ``base``; raises UsageError, ModelNotFound when started."""
     weights = SharedBase(base, gpu=gpu)
     return {
-        name: TransformersEngine(
-            base, adapter, engine, generation, gpu=gpu, loader=partial(weights.with_adapter, adapter)
-        )
+        name: TransformersEngine(base, adapter, engine, gpu=gpu, loader=partial(weights.with_adapter, adapter))
         for name, adapter in adapters.items()
     }
 
@@ -54,7 +50,7 @@ class SharedBase:
         return LoadedModel(
             model=model.to("cuda" if self.gpu else "cpu").eval(),
             tokenizer=tokenizer,
-            end_ids=end_ids(model, tokenizer),
+            end_ids=end_ids(model.generation_config, tokenizer),
             pad_id=tokenizer.pad_token_id,
             positions=getattr(model.config, "max_position_embeddings", None) or 2**31,
         )

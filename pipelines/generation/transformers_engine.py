@@ -18,7 +18,7 @@ from threading import Thread
 from typing import Any
 
 from configs.errors import EngineError
-from configs.serving import EngineSettings, GenerationSettings
+from configs.serving import EngineSettings
 from pipelines.generation import ragged
 from pipelines.generation.engine import Limits, Messages, Piece, PromptTooLong, Sampling, complete
 from pipelines.generation.loaded import LoadedModel, load
@@ -40,7 +40,6 @@ class TransformersEngine:
         base: str,
         adapter: Path | None,
         engine: EngineSettings,
-        generation: GenerationSettings,
         *,
         revision: str | None = None,
         gpu: bool = False,
@@ -48,7 +47,7 @@ class TransformersEngine:
     ):
         """``loader`` brings the model where it is not to be loaded from ``base`` and ``adapter``."""
         self._loader, self._gpu = loader or partial(load, base, adapter, revision, gpu=gpu), gpu
-        self._engine, self._generation = engine, generation
+        self._engine = engine
         self._loaded: LoadedModel | None = None
         self._manager: Any = None
         self._sampler = Sampler()
@@ -100,19 +99,28 @@ class TransformersEngine:
         # A ticket is never used twice, so that a late cancellation cannot hit another request.
         ticket = f"{request_id}#{next(self._tickets)}"
         outputs: asyncio.Queue[Any] = asyncio.Queue()
-        writing = Writing(loaded, Drawing(sampling, len(prompt_ids)))
+        writing, drawing = Writing(loaded, len(prompt_ids), sampling), Drawing(sampling, len(prompt_ids))
         self._open[request_id] = outputs
-        self._sampler.drawings[ticket] = writing.drawing
+        self._sampler.drawings[ticket] = drawing
+        ended = False
         try:
             self._add(ticket, prompt_ids, sampling, outputs)
             while writing.finish_reason is None:
-                piece = writing.piece(await self._next(outputs))
+                output = await self._next(outputs)
+                if output is None:
+                    yield writing.cancelled()
+                    return
+                if output.error is not None:
+                    raise EngineError("the engine failed while it generated; see the log of its replica")
+                ended, before = output.is_finished(), writing.tokens
+                tokens = output.generated_tokens[before:]
+                piece = writing.add(tokens, drawing.logprobs[before : before + len(tokens)], last=ended)
                 if piece is not None:
                     yield piece
         finally:
             del self._open[request_id]
             del self._sampler.drawings[ticket]
-            if not writing.ended:
+            if not ended:
                 self._abandon(ticket)
 
     def _ready(self) -> LoadedModel:

@@ -1,49 +1,48 @@
-"""One answer of the transformers engine on its way from the loop's outputs to pieces."""
+"""One answer on its way from an engine's tokens to pieces; the same for every engine, so that their texts are."""
 
-from typing import Any
+from collections.abc import Sequence
 
-from configs.errors import EngineError
-from pipelines.generation.engine import FinishReason, Piece, Usage
-from pipelines.generation.loaded import LoadedModel
-from pipelines.generation.sampler import Drawing
+from pipelines.generation.engine import FinishReason, Logprob, Piece, Sampling, Usage
+from pipelines.generation.loaded import Voice
 from pipelines.generation.text import Stops, TextStream
 
 
 class Writing:
-    """Turns each output of the loop into a piece, and knows when the answer is over."""
+    """Turns the tokens of an answer into text, and knows when the answer is over."""
 
-    def __init__(self, loaded: LoadedModel, drawing: Drawing):
-        self.drawing = drawing
+    def __init__(self, voice: Voice, prompt_tokens: int, sampling: Sampling):
+        self.prompt_tokens, self.sampling = prompt_tokens, sampling
+        self.tokens = 0
+        """Tokens of the answer so far."""
         self.finish_reason: FinishReason | None = None
-        self.ended = False
-        """The loop itself is done with the request."""
-        self._end_ids = loaded.end_ids
-        self._text, self._stops = TextStream(loaded.tokenizer), Stops(drawing.sampling.stop)
-        self._new = self._told = 0
+        self._end_ids, self._tokenizer = voice.end_ids, voice.tokenizer
+        self._text, self._stops = TextStream(voice.tokenizer), Stops(sampling.stop)
+        self._logprobs: list[Logprob] = []
 
-    def piece(self, output: Any) -> Piece | None:
-        """What ``output`` adds, None while no text is certain; an output of None cancels. Raises EngineError."""
-        if output is None:
-            self.finish_reason = "cancelled"
-            return self._made(self._stops.add(self._text.rest()) + self._stops.rest())
-        self.ended = output.is_finished()
-        if output.error is not None:
-            raise EngineError("the engine failed while it generated; see the log of its replica")
-        tokens: list[int] = output.generated_tokens
-        text = self._stops.add(self._text.add(tokens[self._new :]))
-        self._new = len(tokens)
-        if self.ended and not self._stops.met:
+    def add(self, tokens: list[int], logprobs: Sequence[float], *, last: bool) -> Piece | None:
+        """What these further tokens add, None while no text is certain; ``logprobs`` are theirs, where asked for."""
+        self.tokens += len(tokens)
+        if logprobs:
+            texts = (self._tokenizer.decode([token], skip_special_tokens=False) for token in tokens)
+            self._logprobs += map(Logprob, logprobs, texts)
+        text = self._stops.add(self._text.add(tokens))
+        if last and not self._stops.met:
             text += self._stops.add(self._text.rest())
         if self._stops.met:
             self.finish_reason = "stop"
-        elif self.ended:
+        elif last:
             self.finish_reason = "stop" if tokens and tokens[-1] in self._end_ids else "length"
             text += self._stops.rest()
-        return self._made(text) if text or self.finish_reason else None
+        return self._piece(text) if text or self.finish_reason else None
 
-    def _made(self, text: str) -> Piece:
-        usage = Usage(self.drawing.prompt_tokens, self._new)
-        if not self.drawing.sampling.logprobs:
+    def cancelled(self) -> Piece:
+        """The last piece of an answer that is not wanted any more."""
+        self.finish_reason = "cancelled"
+        return self._piece(self._stops.add(self._text.rest()) + self._stops.rest())
+
+    def _piece(self, text: str) -> Piece:
+        usage = Usage(self.prompt_tokens, self.tokens)
+        if not self.sampling.logprobs:
             return Piece(text, usage, self.finish_reason)
-        told, self._told = self._told, self._new
-        return Piece(text, usage, self.finish_reason, tuple(self.drawing.logprobs[told : self._new]))
+        logprobs, self._logprobs = tuple(self._logprobs), []
+        return Piece(text, usage, self.finish_reason, logprobs)

@@ -78,6 +78,10 @@ class WatchedEngine:
         """See ``Engine.limits``."""
         return self.engine.limits()
 
+    def in_progress(self) -> int:
+        """See ``Engine.in_progress``."""
+        return self.engine.in_progress()
+
     async def stop(self) -> None:
         """See ``Engine.stop``."""
         await self.engine.stop()

@@ -10,7 +10,7 @@ from configs.load import load
 from configs.settings import Settings
 from pipelines.generation.batch import Writer, cut, encoded, generate
 from pipelines.pairs.schema import MESSAGES
-from tests.pipelines.generation.test_engine import reference
+from tests.pipelines.generation import references
 
 TEXTS = ["How are you?", "What helped you the last time?", "Hi", "You could start with one small thing " * 5, "Yes"]
 REQUESTS = pa.schema([("request_id", pa.string()), ("prompt", MESSAGES)])
@@ -29,7 +29,7 @@ def requests(texts: list[str]) -> pa.Table:
 def test_greedy_text_is_that_of_generate_and_rows_keep_their_order(tiny_model: Path) -> None:
     answers = generate(requests(TEXTS), str(tiny_model), None, settings("generation.temperature=0"))
     assert answers["request_id"].to_pylist() == [f"r{i}" for i in range(len(TEXTS))]
-    expected = [reference(tiny_model, text, 10) for text in TEXTS]
+    expected = [references.greedy(tiny_model, text, 10) for text in TEXTS]
     assert list(zip(answers["text"].to_pylist(), answers["new_tokens"].to_pylist(), strict=True)) == expected
     assert set(answers["finish_reason"].to_pylist()) <= {"stop", "length"}
 
@@ -44,12 +44,12 @@ def written(folder: Path, texts: list[str], *overrides: str, adapter: Path | Non
 
 
 def test_the_adapter_is_used(tiny_model: Path, tiny_adapter: Path) -> None:
-    expected = [reference(tiny_model, text, 10, tiny_adapter)[0] for text in TEXTS]
+    expected = [references.greedy(tiny_model, text, 10, tiny_adapter)[0] for text in TEXTS]
     assert written(tiny_model, TEXTS, "generation.temperature=0", adapter=tiny_adapter) == expected
 
 
 def test_the_repetition_penalty_is_used(tiny_model: Path) -> None:
-    expected = [reference(tiny_model, text, 10, repetition_penalty=1.8)[0] for text in TEXTS]
+    expected = [references.greedy(tiny_model, text, 10, repetition_penalty=1.8)[0] for text in TEXTS]
     options = ["generation.temperature=0", "generation.repetition_penalty=1.8"]
     assert written(tiny_model, TEXTS, *options) == expected
 

@@ -1,12 +1,13 @@
 """Text from tokens while they arrive."""
 
 import random
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipelines.generation.text import TextStream, whole_text
+from pipelines.generation.text import Stops, TextStream, whole_text
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +56,35 @@ def test_bytes_that_never_become_a_character_are_left_out(tokenizer: Any) -> Non
     ids = [*tokenizer("Hi", add_special_tokens=False)["input_ids"]]
     ids += tokenizer.convert_tokens_to_ids(byte_tokens(tokenizer, 0xF0))
     assert "".join(pieces(tokenizer, ids)) == "Hi"
+
+
+def stopped(parts: list[str], stop: tuple[str, ...]) -> tuple[str, bool]:
+    stops, given = Stops(stop), ""
+    for part in parts:
+        given += stops.add(part)
+        if stops.met:
+            return given, True
+    return given + stops.rest(), False
+
+
+def test_however_the_text_is_cut_it_ends_before_the_stop_text_that_is_complete_first() -> None:
+    text, stop = "I hear you. It will pass.\n\nUser: again", ("\n\nUser", "will pass.\n", "zzz", "ill p")
+    chance = random.Random(5)
+    for _ in range(300):
+        cuts = sorted({0, len(text), *(chance.randrange(len(text)) for _ in range(chance.randrange(12)))})
+        parts = [text[a:b] for a, b in pairwise(cuts)]
+        assert stopped(parts, stop) == ("I hear you. It w", True)
+
+
+def test_of_stop_texts_complete_at_once_the_longest_counts() -> None:
+    assert stopped(list("one two three"), ("two", "e two", " two")) == ("on", True)
+
+
+def test_what_looks_like_a_stop_text_and_is_none_is_given_in_the_end() -> None:
+    assert stopped(list("aab aab aa"), ("aaba", "aac")) == ("aab aab aa", False)
+    assert stopped(["", "x", ""], ()) == ("x", False)
+
+
+def test_text_is_held_back_no_longer_than_it_must() -> None:
+    stops = Stops(("STOP",))
+    assert [stops.add(part) for part in ("a S", "T", "E", "b")] == ["a ", "", "STE", "b"]
