@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from configs.base import Section
 from configs.errors import ConfigError
-from serving.safety.wording import FOLDER, cues, sentences
+from serving.safety.wording import FOLDER, cues, of_a_thing, sentences
 
 Strength = Literal["hint", "elevated", "acute"]
 STRENGTHS: tuple[Strength, ...] = ("hint", "elevated", "acute")
@@ -88,9 +88,12 @@ class Rule(Section):
 
     def found(self, sentence: str) -> list[tuple[re.Match[str], tuple[str, ...]]]:
         """Every match in a folded sentence, with the cues that lower it."""
+        if not self.lowered_by:
+            return [(match, ()) for match in self.regex.finditer(sentence)]
         return [
-            (match, tuple(cue for cue in cues(sentence, match) if cue in self.lowered_by) if self.lowered_by else ())
+            (match, tuple(cue for cue in cues(sentence, match) if cue in self.lowered_by))
             for match in self.regex.finditer(sentence)
+            if not of_a_thing(sentence[: match.start()])
         ]
 
 

@@ -19,6 +19,7 @@ from typing import Self
 
 from configs.errors import ConfigError
 from configs.safety import SafetySettings
+from pipelines.corpus.language import is_foreign
 from serving.safety.risk import LEVELS, Level, Risk, highest
 from serving.safety.rulebook import STRENGTHS, Combination, Rule, Rulebook, Strength, chosen, matches, read, shipped
 from serving.safety.wording import folded
@@ -26,6 +27,14 @@ from serving.safety.wording import folded
 LOG = logging.getLogger("ray.serve")
 Classifier = Callable[[str], Level]
 FAILED = "classifier.failed"
+UNREAD = 0.8
+"""Probability from which on a paragraph counts as not English."""
+CHECKS: dict[str, Callable[[str], bool]] = {
+    "foreign": lambda text: any(
+        is_foreign(" ".join(part.split()), UNREAD) for part in (text, *text.split("\n")) if part.strip()
+    )
+}
+"""What no pattern can find, by the name that rules call it."""
 DRAFT = "draft:"
 """Before the id of a rule that the helper's draft matched, not the post."""
 
@@ -106,7 +115,7 @@ class Triage:
     def _lexicon(self, text: str) -> tuple[Level, list[str]]:
         """The lexicon's level and signals."""
         text_folded = folded(text)
-        signs = [sign for rule in self.rules for sign in self._signs(rule, text_folded)]
+        signs = [sign for rule in self.rules for sign in self._signs(rule, text, text_folded)]
         together = [one for one in self.combinations if holds(one, signs)]
         strengths: list[Strength] = [sign.strength for sign in signs if sign.strength]
         strengths += [one.level for one in together]
@@ -117,8 +126,10 @@ class Triage:
         return level, [sign.signal for sign in signs] + [one.id for one in together] + injections
 
     @staticmethod
-    def _signs(rule: Rule, text: str) -> list[Sign]:
+    def _signs(rule: Rule, raw: str, text: str) -> list[Sign]:
         """The rule's matches, the strongest alone."""
+        if rule.check is not None:
+            return [Sign(rule, rule.level, None)] if CHECKS[rule.check](raw) else []
         signs = [Sign(rule, lowered(rule.level, cues), cues[0] if cues else None) for _, cues in matches(rule, text)]
         return sorted(signs, key=lambda sign: STRENGTHS.index(sign.strength) if sign.strength else -1)[-1:]
 

@@ -20,14 +20,18 @@ import yaml
 
 FOLDER = Path(__file__).parent / "rules"
 _LOOKALIKES = str.maketrans("аеорсухіјѕԁһոⅼαοι", "aeopcyxijsdhnlaoi")  # noqa: RUF001
+WINDOW, OVERLAP = 400, 150
+"""Characters of a stretch of a sentence without an end, and what it shares with the next."""
 _QUOTES = str.maketrans(
     {"’": "'", "‘": "'", "`": "'", "´": "'", "“": '"', "”": '"', "–": "-", "—": "-", "…": "..."}  # noqa: RUF001
 )
 _DIGITS = str.maketrans("013457@$!|", "oieastasii")
-_MIXED = re.compile(r"\b[a-z]+(?:[013457@$!|]+[a-z]+)+\b")
+_MIXED = re.compile(r"(?<!\w)\$?[a-z]+(?:[013457@$!|]+[a-z]+)+\b|(?<![\w$])\$[a-z]{3,}")
 _MASKED = re.compile(r"\b[a-z]+[*#_]+[a-z]*\b|\b[a-z]*[*#_]+[a-z]+\b")
 _APART = re.compile(r"\b[a-z](?:[ .\-_*]+[a-z]){2,}\b")
-_JOINED = re.compile(r"^(i|kill|end|want|commit|hate)(?!ng|s$|f$|t$|n$)([a-z]{2,})$")
+_JOINED = re.compile(
+    r"^(i|kill|killing|end|ending|hate|my)(want|wish|hate|feel|cant|will|need|dont|just|am|myself|my|me|it|life)([a-z]*)$"
+)
 _LONG = re.compile(r"([a-z])\1{2,}")
 _SENTENCE = re.compile(r"(?<!\.)\.(?!\.)\s+|[!?]+|\n+|;")
 _WORDS_MASKED = (
@@ -52,7 +56,7 @@ def folded(text: str) -> str:
 def together(letters: str) -> str:
     """The words of letters set apart: ``k i l l m y s e l f``."""
     joined = re.sub(r"[^a-z]", "", letters)
-    return _JOINED.sub(r"\1 \2", joined).strip()
+    return _JOINED.sub(r"\1 \2 \3", joined).strip()
 
 
 def unmasked(word: str) -> str:
@@ -62,8 +66,22 @@ def unmasked(word: str) -> str:
 
 
 def sentences(text: str) -> list[str]:
-    """The folded text in sentences; three dots end none, since people pause with them in the middle."""
-    return [part.strip() for part in _SENTENCE.split(text) if part.strip()]
+    """The folded text in sentences; three dots end none, since people pause with them in the middle.
+
+    What has no end for long is read in overlapping windows: what a match costs grows with what is around it.
+    """
+    parts = (part.strip() for part in _SENTENCE.split(text))
+    return [window for part in parts if part for window in windows(part)]
+
+
+def windows(part: str) -> Iterator[str]:
+    """The sentence, or stretches of ``WINDOW`` characters of it that begin at a word."""
+    start = 0
+    while len(part) - start > WINDOW:
+        yield part[start : start + WINDOW]
+        space = part.find(" ", start + WINDOW - OVERLAP)
+        start = space + 1 if start < space <= start + WINDOW else start + WINDOW - OVERLAP
+    yield part[start:]
 
 
 @cache
@@ -76,7 +94,7 @@ def cue_patterns() -> dict[str, re.Pattern[str]]:
 def cues(sentence: str, match: re.Match[str]) -> Iterator[str]:
     """What is around a match: any of negated, past, other (about somebody else), reported, fiction, figurative."""
     before, after = sentence[: match.start()], sentence[match.end() :]
-    if negated(before):
+    if negated(before, after):
         yield "negated"
     if past(sentence):
         yield "past"
@@ -91,12 +109,13 @@ def cues(sentence: str, match: re.Match[str]) -> Iterator[str]:
         yield "figurative"
 
 
-def negated(before: str) -> bool:
+def negated(before: str, after: str) -> bool:
     """Whether an odd number of negations reach from the clause before the match."""
     patterns = cue_patterns()
-    clause = patterns["clause"].split(patterns["thinks"].sub(" not ", before))[-1]
-    clause = patterns["no_negation"].sub(" ", clause)
-    near = " ".join(clause.split()[-6:])
+    if patterns["so_much"].match(after.lstrip()):
+        return False
+    plain = patterns["thinks"].sub(" not ", patterns["no_negation"].sub(" ", before))
+    near = " ".join(patterns["clause"].split(plain)[-1].split()[-6:])
     return len(patterns["negation"].findall(near)) % 2 == 1
 
 
@@ -104,6 +123,16 @@ def past(sentence: str) -> bool:
     """Whether the sentence speaks of a time long gone and of nothing that goes on or was lately."""
     patterns = cue_patterns()
     return bool(patterns["past"].search(sentence)) and not patterns["recent"].search(sentence)
+
+
+def of_a_thing(before: str) -> bool:
+    """Whether the subject before the match is a thing or an animal: a phone that died."""
+    patterns = cue_patterns()
+    ends = {
+        kind: max((m.end() for m in patterns[kind].finditer(before)), default=-1)
+        for kind in ("first", "others", "things")
+    }
+    return ends["things"] > max(ends["first"], ends["others"])
 
 
 def other(before: str, found: str) -> bool:
