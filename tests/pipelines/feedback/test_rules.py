@@ -149,3 +149,39 @@ def test_nothing_is_lost_and_swapping_the_sides_swaps_the_outcome(lines: list[di
     ]
     again, _ = preferences(mirrored, RULES)
     assert [(p.item_id, p.chosen.id) for p in again] == [(p.item_id, p.chosen.id) for p in found]
+
+
+NONE: dict[str, None] = {}
+
+
+def choice(item: str, rater: str, preferred: str) -> dict:
+    """A line that holds a choice and no ratings."""
+    return line(item, rater, ratings_a=NONE, ratings_b=NONE, preferred=preferred)
+
+
+def test_choices_without_ratings_make_a_preference() -> None:
+    found, dropped = preferences(usable(rows([choice("i1", r, "b") for r in THREE]), RULES)[0], RULES)
+    assert [(p.chosen.id, p.margin, p.agreement, p.raters) for p in found] == [("c2", RULES.choice_margin, 1.0, 3)]
+    assert not dropped
+
+
+def test_choices_can_be_left_out() -> None:
+    without = RULES.model_copy(update={"choice_margin": 0.0})
+    found, dropped = preferences(rows([choice("i1", r, "b") for r in THREE]), without)
+    assert (found, dropped["gm"]) == ([], {"margin_too_small": 1})
+
+
+def test_complete_ratings_count_before_a_choice() -> None:
+    found, _ = preferences(usable(rows([line("i1", r, 5, 2, preferred="b") for r in THREE]), RULES)[0], RULES)
+    assert [preference.chosen.id for preference in found] == ["c1"]
+
+
+def test_choices_do_not_make_safe_what_raters_found_unsafe() -> None:
+    unsafe = {"safety": 2, "empathy": 5, "readability": 5, "connection": 5, "actionability": 5}
+    lines = [choice("i1", "r1", "a"), choice("i1", "r2", "a"), line("i1", "r3", ratings_a=unsafe, b=1)]
+    found, dropped = preferences(usable(rows(lines), RULES)[0], RULES)
+    assert (found, dropped["gm"]) == ([], {"safety_veto": 1})
+
+
+def test_a_rater_who_only_chooses_is_not_left_out_for_want_of_a_scale() -> None:
+    assert excluded_raters(rows([choice(f"i{n}", "r1", "a") for n in range(5)]), RULES) == {}
