@@ -102,7 +102,11 @@ def show(settings: Settings, *, debug: bool) -> None:
 def joined(settings: Settings, *, debug: bool) -> Iterator[None]:
     """On the Ray of the service: the configured one, or that of the ``llumi serve`` of the same output."""
     session.prepare_environment()
-    address = session.address_of(settings) or local_address(settings)
+    address = session.address_of(settings)
+    if address is None:
+        local = of_this_machine(settings)
+        session.take_auth_mode(local["auth"])
+        address = local["ray"]
     session.join(address, debug=debug)
     if not debug:
         session.hush()
@@ -112,11 +116,12 @@ def joined(settings: Settings, *, debug: bool) -> Iterator[None]:
         session.disconnect()
 
 
-def local_address(settings: Settings) -> str:
-    """Where the Ray that ``llumi serve`` started listens; raises UsageError where none of this output runs."""
+def of_this_machine(settings: Settings) -> dict[str, str]:
+    """How to reach the Ray that ``llumi serve`` started; raises UsageError where none of this output runs."""
     path = address_file(settings)
     try:
-        found: str = json.loads(path.read_text(encoding="utf-8"))["ray"]
+        known = json.loads(path.read_text(encoding="utf-8"))
+        found = {"ray": str(known["ray"]), "auth": str(known["auth"])}
     except (OSError, ValueError, KeyError):
         raise UsageError(
             f"no service of {settings.output} runs on this machine ({path} is not there): start it with "

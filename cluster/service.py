@@ -62,7 +62,9 @@ def found_by(settings: Settings, url: str) -> Iterator[None]:
 
     path = address_file(settings)
     path.parent.mkdir(parents=True, exist_ok=True)
-    known = {"url": url, "ray": ray.get_runtime_context().gcs_address, "pid": os.getpid()}
+    # Ray turns its tokens on for a cluster that it starts here, and does not look for that when it joins one.
+    mode = os.environ.get(session.AUTH_MODE, "disabled")
+    known = {"url": url, "ray": ray.get_runtime_context().gcs_address, "auth": mode, "pid": os.getpid()}
     path.write_text(json.dumps(known) + "\n", encoding="utf-8")
     try:
         yield

@@ -34,6 +34,7 @@ ENVIRONMENT = {
     "TRANSFORMERS_VERBOSITY": "error",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
 }
+AUTH_MODE = "RAY_AUTH_MODE"
 REACH_S = 5.0
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
@@ -143,6 +144,15 @@ def admitted(address: str) -> None:
         raise refused(address) from error
     except RpcError:  # no Ray at all, which joining tells better
         return
+
+
+def take_auth_mode(mode: str) -> None:
+    """Speak to a Ray of this machine as it was started, unless the environment says how."""
+    from ray._raylet import Config  # type: ignore[attr-defined]
+
+    if AUTH_MODE not in os.environ:
+        os.environ[AUTH_MODE] = mode
+        Config.initialize("")  # else what Ray read when it was imported holds
 
 
 def refused(address: str) -> ClusterError:

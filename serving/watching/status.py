@@ -95,9 +95,9 @@ def look(url: str, window_s: float, verify: Any = True) -> ServiceStatus:
         DeploymentStatus(
             app,
             name,
-            part.status.value,
-            "" if part.status.value == "HEALTHY" else last_line(part.message),
-            {state.value: count for state, count in part.replica_states.items()},
+            word(part.status),
+            "" if word(part.status) == "HEALTHY" else last_line(part.message),
+            {word(state): count for state, count in part.replica_states.items()},
             versions.get((app, name), []),
             None if queues is None else int(queues.get((app, name), 0)),
         )
@@ -115,6 +115,11 @@ def look(url: str, window_s: float, verify: Any = True) -> ServiceStatus:
         sorted(deployments, key=lambda part: (part.name != INGRESS, part.app, part.name)),
         errors(deployments),
     )
+
+
+def word(state: str) -> str:
+    """A state of Serve's, which gives some as a text and some as a member of an enumeration."""
+    return str(getattr(state, "value", state))
 
 
 def ours(application: str) -> bool:

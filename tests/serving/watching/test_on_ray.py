@@ -1,6 +1,7 @@
 """Metrics, traces and status of the service on real Serve; Prometheus itself reads the dashboard's queries."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -82,8 +83,14 @@ def exported(text: str) -> set[str]:
 def test_rays_agent_exports_what_the_service_counts(watched: Watched) -> None:
     happened = (d.REQUESTS, d.REQUEST_SECONDS, d.ERRORS, d.FIRST_TOKEN, d.NEW_TOKENS, d.TRIAGED, d.REPLICA_STARTS)
     wanted = {name for metric in happened for name in metric.exported}
-    until(lambda: wanted <= exported(watched.metrics()))
-    text = watched.metrics()
+
+    def all_told() -> str | None:
+        text = watched.metrics()  # each process reports on its own
+        started = {x["model"] for x, _ in samples(text, "ray_llumi_replica_starts_total")}
+        written = {x["model"] for x, _ in samples(text, "ray_llumi_new_tokens_total")}
+        return text if wanted <= exported(text) and started == written == {"gm", "im"} else None
+
+    text = until(all_told)
     answered = {(x["route"], x["status"]): n for x, n in samples(text, "ray_llumi_requests_total")}
     assert answered["/v1/generate", "200"] >= 3
     assert answered["/v1/generate", "422"] == 1
@@ -163,13 +170,17 @@ def test_status_tells_deployments_versions_rates_and_errors(
 
 def test_the_command_finds_the_service_on_its_cluster(watched: Watched) -> None:
     import ray
+    from ray._raylet import AuthenticationMode, get_authentication_mode
 
     port = watched.url.rpartition(":")[2]
     address = ray.get_runtime_context().gcs_address
     overrides = [f"output={watched.output}", f"serving.port={port}", f"cluster.address={address}"]
+    environment = {"RAY_AUTH_MODE": "token" if get_authentication_mode() == AuthenticationMode.TOKEN else "disabled"}
     options = [part for override in overrides for part in ("--set", override)]
     command = [sys.executable, "-m", "cluster.cli", "status", "demo", "--json", *options]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env=os.environ | environment, check=False
+    )
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["health"] == "ok"
 
