@@ -13,8 +13,9 @@ FastAPI's own pages of documentation are off: they load scripts from elsewhere.
 
 import asyncio
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Security
 from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBearer
 
 from serving import catalogue, native, openai
 from serving.errors import FEEDBACK, add_errors
@@ -31,6 +32,9 @@ DESCRIPTION = (
     "`resources_required` is true the caller must show local crisis resources."
 )
 
+KEY = Security(HTTPBearer(scheme_name="key", description="A key, by `llumi keys create`.", auto_error=False))
+"""For the document alone: who may call is settled before a route is reached."""
+
 
 def create(services: Services) -> FastAPI:
     """The application that one ingress replica runs."""
@@ -45,9 +49,10 @@ def create(services: Services) -> FastAPI:
     )
     surround(api, services.serving)
     for router in (native.router(services), openai.router(services), catalogue.router(services)):
-        api.include_router(router)
+        api.include_router(router, dependencies=[KEY])
     if services.feedback is not None:
-        api.include_router(feedback.router(services.feedback), tags=["feedback"], responses=FEEDBACK)
+        route = feedback.router(services.feedback)
+        api.include_router(route, tags=["feedback"], responses=FEEDBACK, dependencies=[KEY])
     if services.serving.playground:
         api.include_router(playground_of(services))
     add_health(api, services)

@@ -101,6 +101,7 @@ async def merged(streams: Sequence[AsyncGenerator[Item, None]]) -> AsyncGenerato
     Each runs in a task of its own. The first that fails ends all; so does closing this one.
     """
     queue: asyncio.Queue[tuple[int, Item | Exception | None]] = asyncio.Queue(len(streams))
+    closing = False
 
     async def run(number: int, stream: AsyncGenerator[Item, None]) -> None:
         end: Exception | None = None
@@ -108,6 +109,10 @@ async def merged(streams: Sequence[AsyncGenerator[Item, None]]) -> AsyncGenerato
             async with aclosing(stream):
                 async for item in stream:
                     await queue.put((number, item))
+        except asyncio.CancelledError:
+            if closing:
+                raise
+            end = unavailable("the request was cancelled from within", "unavailable")  # or its reader would wait
         except Exception as error:
             end = error
         await queue.put((number, end))
@@ -124,6 +129,7 @@ async def merged(streams: Sequence[AsyncGenerator[Item, None]]) -> AsyncGenerato
             else:
                 yield number, item
     finally:
+        closing = True
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

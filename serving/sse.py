@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from serving.wire import ApiError
+from serving.wire import ApiError, unavailable
 
 T = TypeVar("T")
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -49,6 +49,7 @@ class Feed:
 
     def __init__(self, events: AsyncGenerator[bytes, None]):
         self._queue: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(AHEAD)
+        self._closing = False
         self._task = asyncio.create_task(self._run(events))
 
     async def _run(self, events: AsyncGenerator[bytes, None]) -> None:
@@ -57,6 +58,10 @@ class Feed:
             async with aclosing(events):
                 async for one in events:
                     await self._queue.put(one)
+        except asyncio.CancelledError:
+            if self._closing:
+                raise
+            end = unavailable("the request was cancelled from within", "unavailable")  # or its reader would wait
         except Exception as error:
             end = error
         await self._queue.put(end)
@@ -70,6 +75,7 @@ class Feed:
 
     async def close(self) -> None:
         """End the generator, wherever it stands."""
+        self._closing = True
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 

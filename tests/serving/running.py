@@ -6,7 +6,7 @@ with running(tmp_path, "serving.api.max_drafts=2") as site:
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,16 +52,20 @@ def running(
     engine: dict[str, Any] | None = None,
     timeout_s: float = 30.0,
     info: dict[str, Any] | None = None,
+    model: Callable[..., LocalModel] = LocalModel,
     **others: Any,
 ) -> Iterator[Site]:
-    """The service until the block ends; ``engine`` are options of both engines, ``others`` fields of Services."""
+    """The service until the block ends.
+
+    ``engine`` are options of both engines, ``model`` is what stands on them, ``others`` are fields of Services.
+    """
     port = free_port()
     settings = load("demo", [f"output={folder}", f"serving.port={port}", "serving.auth=none", *overrides])
     gm = ScriptedEngine(**{"answer": ANSWER, **(engine or {})})
     im = ScriptedEngine(**{"answer": REVISION, **(engine or {})})
     services = Services.of(
-        LocalModel("gm", gm, timeout_s=timeout_s, info=info),
-        LocalModel("im", im, timeout_s=timeout_s, info=info),
+        model("gm", gm, timeout_s=timeout_s, info=info),
+        model("im", im, timeout_s=timeout_s, info=info),
         serving=settings.serving,
         generation=settings.generation,
         prompts=settings.prompts,

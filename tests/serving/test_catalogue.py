@@ -120,6 +120,7 @@ def test_the_document_names_every_route_and_the_errors_of_each(document: dict[st
     for path, operations in document["paths"].items():
         for operation in operations.values():
             if path != "/healthz":
+                assert operation["security"] == [{"key": []}]
                 assert {"200", "401", "403", "429", "503"} <= set(operation["responses"])
             for status, response in operation["responses"].items():
                 if int(status) >= 400 and path != "/healthz":

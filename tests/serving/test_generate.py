@@ -1,15 +1,18 @@
 """Drafts and revisions over the native interface."""
 
+import asyncio
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from pipelines.generation.engine import Messages, Piece, Sampling
+from tests.serving.local import LocalModel
 from tests.serving.running import ANSWER, DRAFT, POST, REVISION, Site, running
 
 ACUTE = {"title": "Goodbye", "text": "I am going to kill myself tonight. I have the pills here."}
@@ -181,6 +184,21 @@ def test_an_answer_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
         response = site.post("/v1/generate", {"post": POST})
         assert (response.status_code, response.json()["error"]["code"]) == (504, "timeout")
         until(lambda: site.gm.in_progress() == 0)
+
+
+def test_a_request_that_is_cancelled_from_within_ends_and_does_not_hang(tmp_path: Path) -> None:
+    class Cancelled(LocalModel):
+        async def stream(self, request_id: str, prompt: Messages, sampling: Sampling) -> AsyncGenerator[Piece, None]:
+            async for piece in super().stream(request_id, prompt, sampling):
+                yield piece
+                if piece.usage.new_tokens == after:
+                    raise asyncio.CancelledError
+
+    with running(tmp_path, model=Cancelled) as site:
+        after = 1
+        assert site.post("/v1/generate", {"post": POST, "stream": True}).status_code == 503
+        after = 15
+        assert [name for name, _ in events(site.post("/v1/generate", {"post": POST, "stream": True}))][-1] == "error"
 
 
 def until(condition: Any, seconds: float = 10) -> None:
