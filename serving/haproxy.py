@@ -11,6 +11,7 @@ their nodes' addresses, so there ``serving.host`` must not be a loopback address
 """
 
 import atexit
+import json
 import os
 import random
 import shutil
@@ -22,20 +23,33 @@ from pathlib import Path
 
 from configs.errors import PortInUse, UsageError
 from configs.serving import ServingSettings
+from serving.wire import unavailable
 
 SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"
 DRAIN_S = 5
 """Seconds that an ingress replica which is to stop goes on taking requests, until HAProxy knows of it."""
 PORTS = range(20_000, 30_000)
 WRAPPER = r"""#!/bin/sh
-# Metrics and statistics on this machine only: the generated configuration binds them to every interface.
+# What the generated configuration opens to everybody is bound to this machine, and what HAProxy itself
+# answers, where no replica can, gets the form of the API's errors.
 for argument; do
   case "$argument" in
-    */haproxy.cfg) sed -i -E 's/^ *bind [*]?:({metrics}|{stats})$/    bind 127.0.0.1:\1/' "$argument" ;;
+    */haproxy.cfg)
+      sed -i -E \
+        -e 's#^ *bind [*]?:({metrics}|{stats})$#    bind 127.0.0.1:\1#' \
+        -e 's#^( *errorfile 50[234]) .*#\1 {folder}/unavailable.http#' \
+        -e 's#^( *http-request return status) 404 .*#\1 503 {body}#' \
+        -e 's#^( *)http-request return status .* if routes$#\1http-request deny deny_status 404 if routes#' "$argument" ;;
   esac
 done
 exec "{binary}" "$@"
 """
+UNAVAILABLE = unavailable("no replica of the service can be reached", "unavailable")
+RETRY_ON = "conn-failure empty-response"
+"""An ingress replica that dies before it answers is replaced by another one, for requests that fit into a buffer:
+to write a draft again harms nobody, and a rating that is given twice is one rating."""
+BUFFER = 64 * 1024
+"""Bytes of a request that HAProxy can send again; the longest post in its JSON fits."""
 
 
 def prepare(serving: ServingSettings) -> bool:
@@ -93,9 +107,13 @@ def environment(path: str | None) -> dict[str, str]:
     # Short: a Unix socket's path has room for 107 bytes, and the node's id takes 56 of them.
     folder = Path(tempfile.mkdtemp(prefix="llumi-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    wrapper = folder / "haproxy"
     metrics, stats = free_ports(2)
-    wrapper.write_text(WRAPPER.format(binary=path, metrics=metrics, stats=stats), encoding="utf-8")
+    write_answer(folder)
+    headers = " ".join(f"hdr {name} {value}" for name, value in UNAVAILABLE.headers.items())
+    body = f"content-type application/json file {folder}/unavailable.json {headers}"
+    words = {"binary": path, "metrics": metrics, "stats": stats, "folder": folder, "body": body}
+    wrapper = folder / "haproxy"
+    wrapper.write_text(WRAPPER.format(**words), encoding="utf-8")
     wrapper.chmod(0o700)
     return {
         SWITCH: "1",
@@ -107,8 +125,19 @@ def environment(path: str | None) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+        "RAY_SERVE_HAPROXY_RETRY_ON": RETRY_ON,
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BUFFER),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S),
     }
+
+
+def write_answer(folder: Path) -> None:
+    """What HAProxy answers where no replica does: a body, and the same as a whole response."""
+    body = json.dumps(UNAVAILABLE.body)
+    (folder / "unavailable.json").write_text(body, encoding="utf-8")
+    headers = {"content-type": "application/json", "content-length": str(len(body)), **UNAVAILABLE.headers}
+    lines = [f"HTTP/1.1 {UNAVAILABLE.status} Service Unavailable", *(f"{k}: {v}" for k, v in headers.items())]
+    (folder / "unavailable.http").write_bytes("\r\n".join([*lines, "", body]).encode())
 
 
 def free_ports(count: int) -> list[int]:

@@ -3,24 +3,48 @@
 import os
 import stat
 import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
+import psutil
 import pytest
 
 from configs.errors import UsageError
 from configs.load import load
 from serving import haproxy
+from tests.ports import free_port
 
-CONFIGURATION = """
+CONFIGURATION = """global
+    maxconn 100
+defaults
+    mode http
+    timeout client 5s
+    timeout connect 5s
+    timeout server 5s
+    errorfile 502 {folder}/500.http
+    errorfile 503 {folder}/500.http
 frontend prometheus
     bind :{metrics}
+    http-request use-service prometheus-exporter if {{ path /metrics }}
 frontend http_frontend
-    bind 127.0.0.1:8000
-frontend open
-    bind *:8001
+    bind 127.0.0.1:{port}
+    acl routes path -i /-/routes
+    http-request return status 200 content-type application/json string "{{}}" if routes
+    acl is_app path_beg /app
+    use_backend app if is_app
+    default_backend default_backend
+backend app
+    server gone 127.0.0.1:1
+backend default_backend
+    http-request return status 404 content-type text/plain lf-string "Path '%[path]' not found."
 listen stats
   bind *:{stats}
+  stats enable
+  stats uri /stats
 """
+"""The lines of Serve's template that matter here, as ray.serve._private.haproxy_templates has them."""
 
 
 @pytest.fixture
@@ -71,20 +95,57 @@ def test_without_a_binary_that_runs_serves_own_proxy_is_taken_or_the_reason_told
         haproxy.prepare(serving("topology.haproxy=always"))
 
 
-def test_metrics_and_statistics_are_bound_to_this_machine_and_nothing_else_is_changed(tmp_path: Path) -> None:
-    found = haproxy.environment("/bin/echo")
-    ports = {"metrics": found["RAY_SERVE_HAPROXY_METRICS_PORT"], "stats": found["RAY_SERVE_HAPROXY_STATS_PORT"]}
-    configuration = tmp_path / "haproxy.cfg"
-    configuration.write_text(CONFIGURATION.format(**ports))
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, int]]]:
+    """HAProxy, started as Serve starts it, and its ports."""
+    if why := haproxy.hindrance(load("demo").serving):
+        pytest.skip(why)
+    folder = tmp_path_factory.mktemp("haproxy")
+    found = haproxy.environment(haproxy.binary())
+    ports = {name: int(found[f"RAY_SERVE_HAPROXY_{name.upper()}_PORT"]) for name in ("metrics", "stats")}
+    ports["port"] = free_port()
+    (folder / "500.http").write_text("HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n")
+    configuration = folder / "haproxy.cfg"
+    configuration.write_text(CONFIGURATION.format(folder=folder, **ports))
     command = [found["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(configuration)]
-    for _ in range(2):  # a configuration may be read twice
-        said = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert said.stdout == f"-db -f {configuration}\n"
-        lines = configuration.read_text().splitlines()
-        assert f"    bind 127.0.0.1:{ports['metrics']}" in lines
-        assert f"    bind 127.0.0.1:{ports['stats']}" in lines
-        assert "    bind 127.0.0.1:8000" in lines and "    bind *:8001" in lines
-        assert len(lines) == len(CONFIGURATION.splitlines())
+    checked = subprocess.run([*command, "-c"], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{ports['port']}"
+    for _ in range(100):
+        try:
+            httpx.get(url, trust_env=False)
+            break
+        except httpx.ConnectError:
+            time.sleep(0.05)
+    yield url, ports | {"pid": process.pid}
+    process.terminate()
+    process.wait()
+
+
+def test_metrics_and_statistics_are_for_this_machine(proxy: tuple[str, dict[str, int]]) -> None:
+    _, ports = proxy
+    listening = [c for c in psutil.Process(ports["pid"]).net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    assert {(c.laddr.ip, c.laddr.port) for c in listening} == {
+        ("127.0.0.1", ports[name]) for name in ("metrics", "stats", "port")
+    }
+    metrics = httpx.get(f"http://127.0.0.1:{ports['metrics']}/metrics", trust_env=False)
+    assert "haproxy_process" in metrics.text
+
+
+@pytest.mark.parametrize("path", ["/app/anything", "/zebrafish"])
+def test_what_no_replica_answers_is_a_503_in_the_apis_form(proxy: tuple[str, dict[str, int]], path: str) -> None:
+    answer = httpx.post(f"{proxy[0]}{path}", content=b"zebrafish", trust_env=False)
+    assert answer.status_code == 503
+    assert answer.json()["error"]["code"] == "unavailable"
+    assert int(answer.headers["retry-after"]) >= 1
+    assert answer.headers["content-type"] == "application/json"
+    assert "zebrafish" not in answer.text
+
+
+def test_it_does_not_tell_what_runs_behind_it(proxy: tuple[str, dict[str, int]]) -> None:
+    assert httpx.get(f"{proxy[0]}/-/routes", trust_env=False).status_code == 404
 
 
 def test_nobody_else_can_reach_the_admin_socket() -> None:
