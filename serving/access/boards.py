@@ -23,6 +23,7 @@ from serving.access.counters import (
     Tallies,
     Tally,
 )
+from serving.deployed import in_replica
 
 ACTOR, NAMESPACE = "llumi-counters", "llumi"
 IDLE_S = 600.0
@@ -42,18 +43,6 @@ def counters_of(settings: AccessSettings) -> Counters:
     if settings.counters == "ray" and in_replica():
         return SharedCounters(RayBoard())
     return MemoryCounters()
-
-
-def in_replica() -> bool:
-    """Whether this process is a replica of Serve."""
-    from ray import serve
-    from ray.serve.exceptions import RayServeException
-
-    try:
-        serve.get_replica_context()
-    except RayServeException:
-        return False
-    return True
 
 
 def summed(reports: Iterable[Report]) -> Tallies:

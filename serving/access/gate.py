@@ -18,6 +18,8 @@ from serving.access.caller import LOCAL, NOBODY, Caller
 from serving.access.keyring import Keyring
 from serving.access.scopes import Table, path_of
 from serving.access.tokens import Tokens
+from serving.address import check_exposure
+from serving.deployed import deployed_host
 
 BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]+=*)")
 """RFC 6750, section 2.1; the scheme's case is free (RFC 9110, section 11.1)."""
@@ -70,8 +72,13 @@ class Access:
 
 
 def authenticator(serving: ServingSettings) -> Authenticate | None:
-    """How callers are recognised; None where nobody is asked who they are."""
+    """How callers are recognised; None where nobody is asked who they are.
+
+    Raises UsageError where that cannot be: a document for Serve that somebody wrote by hand gets
+    no further than here either.
+    """
     if serving.auth == "none":
+        check_exposure(serving, deployed_host())
         return None
     if serving.auth == "oidc":
         return Tokens(serving.access).caller
