@@ -55,7 +55,9 @@ class StoreSettings(Section):
         return f"{SQLITE if scheme == SQLITE else POSTGRESQL}://{rest}"
 
     def resolved(self, output: str) -> "StoreSettings":
-        """The same with paths that hold wherever a replica runs."""
+        """The same with paths that hold wherever a replica runs; as it is where the store is switched off."""
+        if not self.enabled:
+            return self
         key_file = None if self.key_file is None else str(Path(self.key_file).expanduser().resolve())
         return self.model_copy(update={"url": self.address(output), "key_file": key_file})
 
