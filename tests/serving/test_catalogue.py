@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +138,17 @@ def test_the_interface_changes_only_with_its_version(document: dict[str, Any]) -
         "the interface has changed: raise serving.api.API_VERSION (its first number where clients break), then "
         "LLUMI_WRITE_OPENAPI=1 pytest tests/serving/test_catalogue.py writes docs/openapi.json again"
     )
+
+
+def test_the_examples_of_the_documentation_are_answered(tmp_path: Path) -> None:
+    text = (DOCUMENT.parent / "api.md").read_text(encoding="utf-8")
+    shown = re.findall(r"localhost:8000(\S+) .*?-d '(.*?)'\n", text, re.DOTALL)
+    assert [route for route, _ in shown] == ["/v1/generate", "/v1/improve"]
+    with running(tmp_path) as site:
+        for route, body in shown:
+            assert site.post(route, json.loads(body)).status_code == 200
+
+
+def test_the_documentation_names_every_route(document: dict[str, Any]) -> None:
+    text = (DOCUMENT.parent / "api.md").read_text(encoding="utf-8").replace("{id}", "{model}")
+    assert not [path for path in document["paths"] if path not in text]
