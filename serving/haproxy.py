@@ -28,6 +28,8 @@ from serving.wire import unavailable
 SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"
 DRAIN_S = 5
 """Seconds that an ingress replica which is to stop goes on taking requests, until HAProxy knows of it."""
+HEADERS_S = 10
+"""Seconds that a client has to send a request's headers; the generated configuration gives it an hour."""
 PORTS = range(20_000, 30_000)
 WRAPPER = r"""#!/bin/sh
 # What the generated configuration opens to everybody is bound to this machine, and what HAProxy itself
@@ -36,10 +38,12 @@ for argument; do
   case "$argument" in
     */haproxy.cfg)
       sed -i -E \
+        -e 's#^defaults$#&\n    timeout http-request {seconds}s#' \
         -e 's#^ *bind [*]?:({metrics}|{stats})$#    bind 127.0.0.1:\1#' \
         -e 's#^( *errorfile 50[234]) .*#\1 {folder}/unavailable.http#' \
         -e 's#^( *http-request return status) 404 .*#\1 503 {body}#' \
-        -e 's#^( *)http-request return status .* if routes$#\1http-request deny deny_status 404 if routes#' "$argument" ;;
+        -e 's#^( *)http-request return status .* if routes$#\1http-request deny deny_status 404 if routes#' \
+        "$argument" ;;
   esac
 done
 exec "{binary}" "$@"
@@ -111,7 +115,7 @@ def environment(path: str | None) -> dict[str, str]:
     write_answer(folder)
     headers = " ".join(f"hdr {name} {value}" for name, value in UNAVAILABLE.headers.items())
     body = f"content-type application/json file {folder}/unavailable.json {headers}"
-    words = {"binary": path, "metrics": metrics, "stats": stats, "folder": folder, "body": body}
+    words = {"binary": path, "metrics": metrics, "stats": stats, "folder": folder, "body": body, "seconds": HEADERS_S}
     wrapper = folder / "haproxy"
     wrapper.write_text(WRAPPER.format(**words), encoding="utf-8")
     wrapper.chmod(0o700)
