@@ -20,6 +20,8 @@ from limits.aio.storage import MemoryStorage
 
 WINDOW_S = 60
 """Seconds that a rate is counted over."""
+TIDY_EVERY_S = 1.0
+"""Seconds between two clearances of what is older than the window."""
 BUSY_RETRY_S = 1.0
 """Seconds that a caller with too many requests at once is asked to wait."""
 EXCHANGE_EVERY_S = 0.1
@@ -68,11 +70,22 @@ class Counters(Protocol):
         """A request that was let in ended."""
 
 
+class Window(MemoryStorage):
+    """The library's moving window, tidied up once a second: by itself it starts a thread for every request."""
+
+    tidied = float("-inf")
+
+    async def _MemoryStorage__schedule_expiry(self) -> None:
+        if time.monotonic() - self.tidied > TIDY_EVERY_S:
+            self.tidied = time.monotonic()
+            await super()._MemoryStorage__schedule_expiry()  # type: ignore[misc]
+
+
 class MemoryCounters:
     """Counts in this process."""
 
     def __init__(self) -> None:
-        self.window = MemoryStorage()
+        self.window = Window()
         self.ongoing: dict[str, int] = {}
         self.callers: dict[str, float] = {}
         """When each caller last asked."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -76,6 +77,32 @@ def test_callers_do_not_use_up_each_others_limits() -> None:
         assert await counters.enter("a", 1, 1) is None
         assert await counters.enter("b", 1, 1) is None
         assert await counters.enter("a", 1, 1) is not None
+
+    asyncio.run(asked())
+
+
+def test_old_hits_are_cleared_now_and_then_and_not_at_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    hops: list[object] = []
+    to_thread = asyncio.to_thread
+
+    async def watched(*arguments: Any) -> Any:
+        hops.append(arguments)
+        return await to_thread(*arguments)
+
+    async def asked() -> None:
+        counters = MemoryCounters()
+        monkeypatch.setattr("asyncio.to_thread", watched)
+        for _ in range(50):
+            await counters.enter("a", 1000, None)
+            await asyncio.sleep(0)
+        assert len(hops) <= 5
+        wall, monotonic = time.time, time.monotonic
+        monkeypatch.setattr("time.time", lambda: wall() + 61)
+        monkeypatch.setattr("time.monotonic", lambda: monotonic() + 61)
+        await counters.enter("b", 1000, None)
+        await settled(lambda: "a" not in counters.window.events)
 
     asyncio.run(asked())
 
