@@ -63,6 +63,8 @@ def main(job: dict[str, Any]) -> None:
             "last_loss": losses[-1],
         }
         Path(job["output"]).write_text(json.dumps(told), encoding="utf-8")
+    torch.distributed.barrier()  # gloo aborts a rank whose peer has left
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ def by_torchrun(root: Path, workers: int, number: int) -> tuple[float, float]:
         [*torchrun, script, str(folder / "job.json")], env=env, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise RuntimeError(f"torchrun ended with {done.returncode}: {done.stderr[-2000:]}")
+        raise RuntimeError(f"torchrun ended with {done.returncode}: {done.stderr[-6000:]}")
     told = json.loads((folder / "told.json").read_text(encoding="utf-8"))
     assert told["steps"] == STEPS, told
     return told["seconds"] / (STEPS - 1), told["cpu_seconds"] / (STEPS - 1)

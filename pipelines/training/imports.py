@@ -11,12 +11,15 @@ import functools
 import gc
 import importlib.metadata
 import importlib.util
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 UNUSED = frozenset({"boto3", "mlflow", "scipy", "sklearn", "wandb"})
 """Nothing that trains or scores calls them through those libraries; a tracker is imported by ``tracking.py``, later."""
+TRIED = frozenset({"mlflow", "wandb"})
+"""Those that DeepSpeed imports in a ``try`` without asking first whether they are there."""
 
 
 @contextmanager
@@ -29,10 +32,15 @@ def lean_imports() -> Iterator[None]:
 
     importlib.util.find_spec = find_used
     importlib.metadata.packages_distributions = functools.cache(distributions)  # asked twice, half a second each
+    halted = TRIED - sys.modules.keys()
+    for name in halted:
+        sys.modules[name] = None  # type: ignore[assignment]  # raises ImportError where it is imported
     gc.disable()
     try:
         yield
     finally:
+        for name in halted:
+            del sys.modules[name]
         importlib.util.find_spec, importlib.metadata.packages_distributions = find, distributions
         gc.freeze()
         gc.enable()

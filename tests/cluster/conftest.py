@@ -1,5 +1,6 @@
 """A cluster of its own for jobs: with dashboard and token, on its own ports and folder."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -93,5 +94,6 @@ def end(head: subprocess.Popen[bytes]) -> None:
     head.send_signal(signal.SIGTERM)
     _, left = psutil.wait_procs([psutil.Process(head.pid), *started], timeout=10)
     for process in left:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
     head.wait(timeout=10)

@@ -13,7 +13,8 @@ import pytest
 LLUMI = str(Path(sys.executable).parent / "llumi")
 SMALL = {
     "sample.threads": 400,
-    "training.base.max_rows": 400,
+    "training.workers": 1,
+    "training.base.max_rows": 200,
     "training.sft.max_rows": 200,
     "training.dpo1.max_rows": 120,
     "training.dpo2.max_rows": 80,

@@ -140,6 +140,7 @@ def test_a_rebuild_embeds_new_posts_only_and_forgets_removed_ones(root: Path, tm
     assert examples(fresh) == examples(tmp_path)
 
 
+@pytest.mark.slow
 def test_another_embedder_makes_the_index_stale_and_lends_nothing(root: Path, tmp_path: Path) -> None:
     tmp_path = copied(root, tmp_path / "again")
     other = settings_for(tmp_path, embedder={"dimensions": 512})
@@ -149,6 +150,7 @@ def test_another_embedder_makes_the_index_stale_and_lends_nothing(root: Path, tm
     assert made(tmp_path, embedder={"dimensions": 512}).figures["vectors"]["lent"] == 0
 
 
+@pytest.mark.slow
 def test_a_build_that_fails_leaves_the_index_that_was_there(root: Path, tmp_path: Path) -> None:
     tmp_path = copied(root, tmp_path / "again")
     before = (tmp_path / "retrieval" / manifest.FILE).read_bytes()

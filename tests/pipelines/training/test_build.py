@@ -70,6 +70,7 @@ def test_the_card_names_use_limits_and_the_rows(sft_adapter: Path) -> None:
     assert f"learning_rate: {manifest.settings['own']['learning_rate']}" in card
 
 
+@pytest.mark.slow
 def test_sft_by_zero_3_gathers_the_same_adapter(
     settings: Settings, sft_adapter: Path, base_model: Path, tokenised: Build, tmp_path: Path
 ) -> None:

@@ -111,6 +111,7 @@ def test_a_killed_run_stops_at_the_same_step_and_exports_the_same_weights(stoppe
     assert [event.step for event in events] == list(range(1, done["steps"] + 1)), "each step once"
 
 
+@pytest.mark.slow
 def test_two_workers_of_zero_3_stop_and_export_as_one_does(stopped: Plan, world: World) -> None:
     plan = world.plan("sharded", training={"workers": 2, "zero_stage": 3}, **STAGE, micro_batch=2)
     train(replace(plan, seed=stopped.seed), 2)

@@ -25,6 +25,8 @@ from tests.pipelines.training.test_chaos import Run
 from tests.pipelines.training.test_resume import training_workers
 
 NEVER = 1_000_000
+SEEN_S = 25.0
+"""Seconds until Ray's coordinator, which looks every 20, has seen a node that joined."""
 RAY = str(Path(sys.executable).parent / "ray")
 WATCHING = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1", "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5"}
 
@@ -124,7 +126,7 @@ def test_a_run_grows_with_the_cluster_and_saves_before_a_drained_node_is_gone(
     run.start()
     run.wait(lambda: run.step() > 0)
     with another_node(cpus=3) as node:
-        time.sleep(3.0)  # until Ray Train's coordinator has seen it
+        time.sleep(SEEN_S)
         training_workers()[-1].kill()
         run.wait(lambda: len(run.starts()) == 2)
         run.wait(lambda: run.step() > run.starts()[-1]["step"])

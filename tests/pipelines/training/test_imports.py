@@ -12,8 +12,8 @@ with lean_imports():
     import deepspeed, peft
 print(sorted(UNUSED & set(sys.modules)), "trl" in sys.modules)
 import gc, importlib.util
-import sklearn
-print(gc.isenabled(), importlib.util.find_spec("boto3") is not None, sklearn.__version__ > "1")
+import mlflow, sklearn
+print(gc.isenabled(), importlib.util.find_spec("boto3") is not None, bool(mlflow.__version__ and sklearn.__version__))
 """
 
 

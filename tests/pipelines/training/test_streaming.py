@@ -144,6 +144,7 @@ def test_rows_of_sft_are_streamed_with_their_labels(tmp_path: Path, plan: Plan) 
     assert batch["labels"] == [-100, batch["row"]] and batch["input_ids"] == [1, batch["row"]]
 
 
+@pytest.mark.slow
 def test_a_streamed_run_trains_the_very_weights_of_a_memory_mapped_one(
     settings: Settings, sft_adapter: Path, base_model: Path, tokenised: Build, tmp_path: Path
 ) -> None:

@@ -78,6 +78,7 @@ def test_community_and_teacher_each_give_their_revisions_and_a_rerun_asks_for_no
     assert all(row["original_id"] in drafts for row in written_rows)
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_the_middle_is_taken_up_where_it_was(school, tmp_path):
     inputs = written(tmp_path, corpus(60))
     settings = taught(tmp_path, school, concurrency=4)
@@ -147,6 +148,7 @@ def wait_for(happens: Callable[[], bool], run: "subprocess.Popen[bytes] | None" 
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_too_many_unanswered_requests_stop_the_run_and_few_are_dropped_by_name(school, tmp_path):
     school.failures = lambda draft, _: (503, {}) if "draft3x" in draft else None
     inputs = written(tmp_path, corpus(12), files=1)
