@@ -23,6 +23,8 @@ from serving.wire import ApiError
 from tests.serving.watching.otlp import attributes, receiving
 
 SECRET = "zebrafish"
+STATUS_UNSET, STATUS_ERROR = 0, 2
+"""Codes of OTLP's ``Status``."""
 
 
 class Known:
@@ -194,12 +196,14 @@ def test_each_request_is_a_span_by_its_route_with_its_numbers(client: TestClient
     spans = received.spans()
     assert set(spans) == {"POST /v1/things/{thing}", "GET no route", "GET /stream", "GET /bug"}
     told = attributes(spans["POST /v1/things/{thing}"])
-    assert {key.removeprefix("llumi."): value for key, value in told.items()} == {
-        "request_id": "my-id",
-        "key_id": "key-7",
-        "route": "/v1/things/{thing}",
-        "status": 200,
-        "risk": "elevated",
+    assert told == {
+        "http.request.method": "POST",
+        "http.route": "/v1/things/{thing}",
+        "http.response.status_code": 200,
+        "llumi.request_id": "my-id",
+        "llumi.key_id": "key-7",
+        "llumi.risk": "elevated",
     }
     assert attributes(spans["GET /bug"])["llumi.code"] == "internal"
+    assert [spans[name].status.code for name in ("GET /bug", "GET no route")] == [STATUS_ERROR, STATUS_UNSET]
     assert not [body for body in received.raw if SECRET.encode() in body]
