@@ -83,6 +83,26 @@ def test_one_spelling_means_the_same_to_the_gate_and_to_the_router(server: Serve
 
 
 BODY = b'{"post": {"text": "I can not sleep."}}'
+SAME = {
+    "/v1%2fgenerate",
+    "/v1/%67enerate",
+    "/%76%31/generate",
+    "/v1/generate?x=/healthz",
+    "/v1/generate#/healthz",
+    "http://127.0.0.1/v1/generate",
+}
+"""Spellings that are the route, letter by letter, once they are decoded."""
+
+
+@pytest.mark.parametrize("path", SPELLINGS)
+def test_a_spelling_is_the_route_itself_or_no_route_at_all(server: Server, path: str) -> None:
+    head = [f"POST {path} HTTP/1.1", HOST, f"Authorization: Bearer {server.key()}", f"Content-Length: {len(BODY)}"]
+    before = len(server.engine.seen)
+    status, _ = server.raw(*head, "Content-Type: application/json", body=BODY)
+    assert status == 200 if path in SAME else status in (400, 404, 405)
+    assert len(server.engine.seen) == before + (path in SAME)
+
+
 CREDENTIALS = {
     "none": [],
     "an empty one": ["Authorization:"],
