@@ -125,7 +125,9 @@ const notes = ({ finish_reason: reason, post_cut: cut }) =>
 /** Why there is no text. */
 function refused({ refusal, risk }, what) {
   if (risk.level === "acute") return `No ${what} was given, because of the risk. What to do stands below.`;
-  return `No ${what} was given.${refusal ? ` The service says: ${refusal}.` : ""}`;
+  if (!refusal) return `No ${what} was given.`;
+  const rules = refusal.rules?.length ? ` Rules that it would have broken: ${refusal.rules.join(", ")}.` : "";
+  return `No ${what} was given. The service says: ${refusal.message}.${rules}`;
 }
 
 /** Asks the service while the page says what goes on; nothing where it was stopped or failed, which is then said. */

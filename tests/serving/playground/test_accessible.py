@@ -146,6 +146,7 @@ def test_a_screen_reader_hears_what_changed(opened: Open):
     ask_for_a_draft(page, ELEVATED)
     expect(page.get_by_role("status").filter(has_text="A draft is in the reply below.")).to_have_count(1)
     ask_for_an_improvement(page)
+    expect(page.locator("#changes ins").last).to_be_visible()
     heard = page.locator("#changes").aria_snapshot()
     assert "removed: worn out" in heard
     assert "added: exhausted" in heard

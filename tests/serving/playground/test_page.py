@@ -163,7 +163,9 @@ class TestRisk:
         )
         page = opened()
         ask_for_a_draft(page)
-        expect(page.locator("#post-status")).to_contain_text("No draft was given. The service says: ")
+        said = page.locator("#post-status")
+        expect(said).to_contain_text("No draft was given. The service says: no text that keeps the rules was written")
+        expect(said).to_have_text(re.compile(r"Rules that it would have broken: [a-z_.]+(, [a-z_.]+)*\.$"))
         expect(reply(page)).to_have_value("")
 
 
