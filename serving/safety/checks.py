@@ -14,7 +14,7 @@ from configs.prompts import delimited
 from pipelines.corpus import crisis, digits, scrub
 from pipelines.corpus.language import is_foreign
 from pipelines.generation.engine import Messages
-from serving.safety.wording import folded
+from serving.safety.wording import folded, visible
 
 PROMPT_RUN = 8
 """Words in a row that an answer shares with the prompt's instructions by copying, not by chance."""
@@ -39,7 +39,9 @@ _SENTENCE = re.compile(r"[.!?\n]+")
 class Answer:
     """An answer and what it may be compared with."""
 
+    raw: str
     text: str
+    """Without characters that nobody sees."""
     post: str
     draft: str
     instructions: str
@@ -53,7 +55,7 @@ class Answer:
         """The prompt taken apart."""
         whole = "\n".join(turn["content"] for turn in prompt or ())
         examples = tuple(_COMMENT.findall(whole))
-        return cls(text, post, draft or "", _BLOCK.sub("\n", whole), examples, foreign_probability)
+        return cls(text, visible(text), post, draft or "", _BLOCK.sub("\n", whole), examples, foreign_probability)
 
     @cached_property
     def folded(self) -> str:
@@ -110,7 +112,7 @@ def foreign(answer: Answer) -> bool:
 
 def prompt_shown(answer: Answer) -> bool:
     """Words of the instructions, or marks of the prompt's form."""
-    bare = answer.text.strip()
+    bare = answer.raw.strip()
     if delimited(bare) != bare:
         return True
     return not set(runs(words(answer.instructions), PROMPT_RUN)).isdisjoint(runs(answer.words, PROMPT_RUN))

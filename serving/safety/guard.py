@@ -8,14 +8,13 @@ in words that no rule knows, which is why a helper reads every draft.
 """
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Self
 
 from configs.errors import ConfigError
 from configs.safety import SafetySettings
 from pipelines.generation.engine import Messages
 from serving.safety.checks import CHECKS, Answer
-from serving.safety.rulebook import Rule, Rulebook, chosen, matches, read, shipped
+from serving.safety.rulebook import Rule, in_force, matches
 from serving.safety.wording import folded
 
 
@@ -33,9 +32,8 @@ class Guard:
     @classmethod
     def of(cls, settings: SafetySettings) -> Self:
         """The shipped rules and what the configuration adds; raises ConfigError."""
-        books: list[Rulebook] = [shipped("guard"), *(read(Path(path)) for path in settings.rules)]
-        rules = {rule.id: rule for book in books if book.kind == "guard" for rule in book.rules}
-        return cls(chosen(rules.values(), settings.without), settings.foreign_probability)
+        rules, _ = in_force(settings, "guard")
+        return cls(rules, settings.foreign_probability)
 
     def look(
         self, answer: str, *, post: str, draft: str | None = None, prompt: Messages | None = None

@@ -7,8 +7,7 @@ folded text (see ``wording``); ``{name}`` stands for one of the file's ``words``
 """
 
 import re
-from collections.abc import Iterable
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -17,8 +16,12 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from configs.base import Section
 from configs.errors import ConfigError
+from configs.safety import SafetySettings
 from serving.safety.wording import FOLDER, cues, of_a_thing, sentences
 
+Kind = Literal["triage", "guard", "injection"]
+KINDS: tuple[Kind, ...] = ("triage", "guard", "injection")
+"""What a file of rules is for; one of each is shipped."""
 Strength = Literal["hint", "elevated", "acute"]
 STRENGTHS: tuple[Strength, ...] = ("hint", "elevated", "acute")
 """A hint says nothing alone; two of different factors are elevated."""
@@ -119,7 +122,7 @@ class Combination(Section):
 class Rulebook(Section):
     """One file."""
 
-    kind: Literal["triage", "guard", "injection"]
+    kind: Kind
     """What the rules are for."""
     version: str = Field(pattern=r"\d+\.\d+\.\d+")
     """Raised with every change of what is found."""
@@ -163,15 +166,30 @@ def expanded(pattern: str, words: dict[str, str]) -> str:
         pattern = result
 
 
-def shipped(name: str) -> Rulebook:
-    """``triage``, ``guard`` or ``injection`` as it comes with the package."""
-    return read(FOLDER / f"{name}.yaml")
+@cache
+def shipped(kind: Kind) -> Rulebook:
+    """The file of one kind that comes with the package."""
+    return read(FOLDER / f"{kind}.yaml")
 
 
-def chosen(rules: Iterable[Rule], without: Iterable[str]) -> tuple[Rule, ...]:
-    """The rules that ``without`` does not name, by id or by group."""
-    left_out = set(without)
-    return tuple(rule for rule in rules if rule.id not in left_out and rule.id.split(".")[0] not in left_out)
+def in_force(settings: SafetySettings, kind: Kind) -> tuple[tuple[Rule, ...], tuple[Combination, ...]]:
+    """Rules and combinations of one kind, shipped and of the configuration; a later one replaces its namesake.
+
+    Raises ConfigError for a file that cannot be read, and for a name in ``without`` that is none.
+    """
+    books = [*map(shipped, KINDS), *(read(Path(path)) for path in settings.rules)]
+    every = [rule.id for book in books for rule in book.rules] + [one.id for book in books for one in book.combinations]
+    known = {name for id_ in every for name in (id_, id_.split(".")[0])}
+    if unknown := [name for name in settings.without if name not in known]:
+        raise ConfigError(f"serving.safety.without: {unknown[0]} is no rule or group; see docs/safety.md")
+    of_kind = [book for book in books if book.kind == kind]
+    rules = {rule.id: rule for book in of_kind for rule in book.rules}
+    combinations = {one.id: one for book in of_kind for one in book.combinations}
+    left_out = set(settings.without)
+    return (
+        tuple(one for one in rules.values() if left_out.isdisjoint((one.id, one.id.split(".")[0]))),
+        tuple(one for one in combinations.values() if left_out.isdisjoint((one.id, one.id.split(".")[0]))),
+    )
 
 
 def matches(rule: Rule, folded_text: str) -> list[tuple[re.Match[str], tuple[str, ...]]]:

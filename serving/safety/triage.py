@@ -14,14 +14,13 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Self
 
 from configs.errors import ConfigError
 from configs.safety import SafetySettings
 from pipelines.corpus.language import is_foreign
 from serving.safety.risk import LEVELS, Level, Risk, highest
-from serving.safety.rulebook import STRENGTHS, Combination, Rule, Rulebook, Strength, chosen, matches, read, shipped
+from serving.safety.rulebook import STRENGTHS, Combination, Rule, Strength, in_force, matches
 from serving.safety.wording import folded
 
 LOG = logging.getLogger("ray.serve")
@@ -71,13 +70,12 @@ class Triage:
     @classmethod
     def of(cls, settings: SafetySettings) -> Self:
         """The shipped lexicon and what the configuration adds; raises ConfigError."""
-        books = [shipped("triage"), *(own(path, "triage") for path in settings.rules)]
-        rules = {rule.id: rule for book in books for rule in book.rules}
-        combinations = {one.id: one for book in books for one in book.combinations if one.id not in settings.without}
+        rules, combinations = in_force(settings, "triage")
+        injections, _ = in_force(settings, "injection")
         return cls(
-            chosen(rules.values(), settings.without),
-            combinations.values(),
-            chosen(shipped("injection").rules, settings.without),
+            rules,
+            combinations,
+            injections,
             loaded(settings.classifier) if settings.classifier else None,
             settings.classifier_timeout_s,
         )
@@ -115,7 +113,7 @@ class Triage:
     def _lexicon(self, text: str) -> tuple[Level, list[str]]:
         """The lexicon's level and signals."""
         text_folded = folded(text)
-        signs = [sign for rule in self.rules for sign in self._signs(rule, text, text_folded)]
+        signs = [sign for rule in self.rules for sign in self.signs(rule, text, text_folded)]
         together = [one for one in self.combinations if holds(one, signs)]
         strengths: list[Strength] = [sign.strength for sign in signs if sign.strength]
         strengths += [one.level for one in together]
@@ -126,7 +124,7 @@ class Triage:
         return level, [sign.signal for sign in signs] + [one.id for one in together] + injections
 
     @staticmethod
-    def _signs(rule: Rule, raw: str, text: str) -> list[Sign]:
+    def signs(rule: Rule, raw: str, text: str) -> list[Sign]:
         """The rule's matches, the strongest alone."""
         if rule.check is not None:
             return [Sign(rule, rule.level, None)] if CHECKS[rule.check](raw) else []
@@ -176,12 +174,6 @@ def holds(combination: Combination, signs: Iterable[Sign]) -> bool:
         len(set(factors)) == len(factors) and any(strengths[factor] != "hint" for factor in factors)
         for factors in product(*present)
     )
-
-
-def own(path: str, kind: str) -> Rulebook:
-    """A file of the configuration, where it is of this kind; else an empty one."""
-    book = read(Path(path))
-    return book if book.kind == kind else Rulebook(version=book.version, kind=book.kind)
 
 
 def loaded(name: str) -> Classifier:

@@ -33,6 +33,7 @@ _JOINED = re.compile(
     r"^(i|kill|killing|end|ending|hate|my)(want|wish|hate|feel|cant|will|need|dont|just|am|myself|my|me|it|life)([a-z]*)$"
 )
 _LONG = re.compile(r"([a-z])\1{2,}")
+_LONG_END = re.compile(r"([^\W\d_lsf])\1{2,}\b")
 _SENTENCE = re.compile(r"(?<!\.)\.(?!\.)\s+|[!?]+|\n+|;")
 _WORDS_MASKED = (
     "kill", "killing", "suicide", "suicidal", "die", "died", "dying", "death", "dead", "cut", "cutting", "hang",
@@ -43,14 +44,18 @@ _WORDS_MASKED = (
 def folded(text: str) -> str:
     """``text`` in the one spelling that rules are written for: lower case, plain letters and quotes."""
     text = unicodedata.normalize("NFKC", text.translate(_QUOTES))
-    text = "".join(c for c in text if unicodedata.category(c) != "Cf")
-    text = unicodedata.normalize("NFD", text.lower())
+    text = unicodedata.normalize("NFD", visible(text).lower())
     text = "".join(c for c in text if unicodedata.category(c) != "Mn").translate(_LOOKALIKES)
-    text = _LONG.sub(r"\1\1", text)
+    text = _LONG.sub(r"\1\1", _LONG_END.sub(r"\1", text))
     text = _MIXED.sub(lambda found: found[0].translate(_DIGITS), text)
     text = _MASKED.sub(lambda found: unmasked(found[0]), text)
     text = _APART.sub(lambda found: together(found[0]), text)
     return re.sub(r"[^\S\n]+", " ", text)
+
+
+def visible(text: str) -> str:
+    """``text`` without characters that show nothing and only hide words from a rule."""
+    return "".join(c for c in text if unicodedata.category(c) != "Cf")
 
 
 def together(letters: str) -> str:
