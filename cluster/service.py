@@ -20,12 +20,17 @@ from configs.settings import Settings
 def serve(settings: Settings, console: Console, *, debug: bool) -> None:
     """Serve GM and IM until the process is told to stop."""
     from cluster.feedback import prepare as prepare_feedback
+    from serving.service import made_models
 
-    for warning in (*trained_on_forgotten(settings), *without_keys(settings)):
+    made_models(settings)  # what cannot be served leaves no store behind
+    check_address(settings)
+    for warning in trained_on_forgotten(settings):
         console.print(warning, highlight=False)
     prepare_feedback(settings, console)
     with running(settings, debug=debug) as url:
         console.print(f"GM and IM answer at {url}; Ctrl-C stops them", highlight=False)
+        for hint in without_keys(settings):
+            console.print(hint, highlight=False, markup=False, soft_wrap=True)
         wait()
         console.print("stopping", highlight=False)
 
