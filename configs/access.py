@@ -15,7 +15,7 @@ ORDINARY: tuple[Scope, ...] = tuple(scope for scope in SCOPES if scope != "acute
 """What a key may do unless it is made otherwise: everything but ``acute``, which somebody has to decide on."""
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 """Signatures of tokens: those with a public key only, so that nobody who can check one can make one."""
-COUNTERS = re.compile(r"ray|memory|rediss?://\S+")
+COUNTERS = re.compile(r"ray|memory|rediss?://([^\s@:/]+@)?[^\s@:/]+(:\d+)?(/\d+)?")
 
 
 class OidcSettings(Section):
@@ -52,7 +52,7 @@ class OidcSettings(Section):
 
 
 class TlsSettings(Section):
-    """HTTPS at Serve's own proxies; the files must lie at the same place on every node that has one."""
+    """HTTPS at Serve's Python proxies, in the place of HAProxy; the files must lie at one place on every node."""
 
     certificate: str = Field(min_length=1)
     """File with the certificate in PEM, followed by those between it and its root."""
@@ -73,6 +73,8 @@ class AccessSettings(Section):
     """Most requests of one caller at once, unless its key says otherwise; null = without limit."""
     counters: str = "ray"
     """Where requests are counted for all ingress replicas: ``ray`` (a named actor), ``redis://...``, ``memory``."""
+    counters_password_file: str | None = None
+    """File with Redis' password: in the address it would stand in every document that is deployed."""
     body_timeout_s: float = Field(20, gt=0)
     """Seconds that a client has to send its whole body before 408 is answered."""
 
@@ -81,5 +83,7 @@ class AccessSettings(Section):
     def known(cls, value: str) -> str:
         """One of the places there are."""
         if not COUNTERS.fullmatch(value):
-            raise ValueError("choose ray, memory or redis://HOST:PORT/DB")
+            raise ValueError(
+                "choose ray, memory or redis://USER@HOST:PORT/DB; a password belongs into counters_password_file"
+            )
         return value

@@ -9,6 +9,7 @@ import asyncio
 import json
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from configs.access import AccessSettings
@@ -39,7 +40,7 @@ Report = tuple[float, Tallies]
 def counters_of(settings: AccessSettings) -> Counters:
     """The counters that the configuration asks for; ``ray`` outside of a Serve replica counts in this process."""
     if settings.counters.startswith("redis"):
-        return SharedCounters(RedisBoard(settings.counters))
+        return SharedCounters(RedisBoard(settings.counters, settings.counters_password_file))
     if settings.counters == "ray" and in_replica():
         return SharedCounters(RayBoard())
     return MemoryCounters()
@@ -138,10 +139,11 @@ class RedisBoard:
     return reports
     """
 
-    def __init__(self, url: str):
+    def __init__(self, url: str, password_file: str | None = None):
         from redis.asyncio import Redis
 
-        self.redis = Redis.from_url(url, socket_timeout=ANSWER_S, socket_connect_timeout=ANSWER_S)
+        password = None if password_file is None else Path(password_file).read_text(encoding="utf-8").strip()
+        self.redis = Redis.from_url(url, password=password, socket_timeout=ANSWER_S, socket_connect_timeout=ANSWER_S)
         self.put_up = self.redis.register_script(self.PUT_UP)
 
     async def exchange(self, replica: str, own: Tallies) -> Tallies:

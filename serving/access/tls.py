@@ -3,8 +3,9 @@
 Serve 2.60 gives ``ssl_certfile`` and ``ssl_keyfile`` to its Python proxy, and that is all that it
 can do: its HAProxy listens without TLS whatever the options say and could not speak to replicas
 that have it, so HAProxy and TLS exclude each other here. A client's certificate would be asked for
-by nobody (``ssl_ca_certs`` without ``CERT_REQUIRED``), so there is no setting that pretends it. To
-have both HAProxy and TLS, end TLS at a gateway in front.
+by nobody (``ssl_ca_certs`` without ``CERT_REQUIRED``), so there is no setting that pretends it. Nor
+does the Python proxy limit how large headers are or how long they take, as HAProxy does here: where
+strangers reach the address, end TLS at a gateway in front.
 """
 
 import os

@@ -18,6 +18,8 @@ from serving.access.counters import Board, BoardDown, MemoryCounters, SharedCoun
 from tests.ports import free_port
 from tests.serving.access.test_counters import settled
 
+PASSWORD = "correct-horse"
+
 
 async def share(first: SharedCounters, second: SharedCounters) -> None:
     """Two replicas that count one caller, until its limit is used up by both together."""
@@ -77,7 +79,9 @@ def redis(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     if binary is None:
         pytest.skip("redis-server (Debian's package of that name) is not installed")
     port = free_port()
-    command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
+    given = ["--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path), "--requirepass", PASSWORD]
+    (tmp_path / "password").write_text(f"{PASSWORD}\n")
+    command = [binary, "--port", str(port), *given]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     yield f"redis://127.0.0.1:{port}/0", server
     server.kill()
@@ -96,12 +100,17 @@ async def reached(board: Board) -> None:
     raise AssertionError("Redis did not come up")
 
 
-def test_replicas_share_a_redis_and_go_on_without_it(redis: tuple[str, subprocess.Popen[bytes]]) -> None:
-    url, server = redis
+def test_replicas_share_a_redis_and_go_on_without_it(
+    redis: tuple[str, subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    (url, server), file = redis, str(tmp_path / "password")
+    settings = AccessSettings(counters=url, counters_password_file=file)
 
     async def asked() -> None:
-        await reached(RedisBoard(url))
-        first, second = (counters_of(AccessSettings(counters=url)) for _ in range(2))
+        await reached(RedisBoard(url, file))
+        with pytest.raises(BoardDown, match="AuthenticationError"):
+            await RedisBoard(url).exchange("stranger", {})
+        first, second = (counters_of(settings) for _ in range(2))
         assert isinstance(first, SharedCounters)
         assert isinstance(second, SharedCounters)
         await share(first, second)
@@ -117,5 +126,8 @@ def test_replicas_share_a_redis_and_go_on_without_it(redis: tuple[str, subproces
 def test_where_requests_are_counted_is_as_configured(tmp_path: Path) -> None:
     for counters in ("ray", "memory"):  # this process is no replica
         assert isinstance(counters_of(AccessSettings(counters=counters)), MemoryCounters)
-    with pytest.raises(ConfigError, match="choose ray, memory or redis"):
-        load("demo", ["serving.access.counters=file:///tmp/x"])
+    for wrong in ("file:///tmp/x", "redis://user:secret@host:6379/0", "redis://:secret@host"):
+        with pytest.raises(ConfigError, match=r"choose ray, memory or redis.*counters_password_file") as caught:
+            load("demo", [f"serving.access.counters={wrong}"])
+        assert "secret" not in str(caught.value)
+    assert load("demo", ["serving.access.counters=rediss://user@host:6379/0"]).serving.access.counters
