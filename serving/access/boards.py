@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.access import AccessSettings
+from configs.errors import UsageError
 from serving.access.counters import (
     HEARTBEAT_S,
     WINDOW_S,
@@ -140,8 +141,10 @@ class RedisBoard:
     """
 
     def __init__(self, url: str, password_file: str | None = None):
-        from redis.asyncio import Redis
-
+        try:
+            from redis.asyncio import Redis
+        except ImportError:
+            raise UsageError("serving.access.counters=redis://... needs `pip install llumi[redis]`") from None
         password = None if password_file is None else Path(password_file).read_text(encoding="utf-8").strip()
         self.redis = Redis.from_url(url, password=password, socket_timeout=ANSWER_S, socket_connect_timeout=ANSWER_S)
         self.put_up = self.redis.register_script(self.PUT_UP)
