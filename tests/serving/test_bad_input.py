@@ -155,50 +155,64 @@ ANYTHING = st.recursive(
     max_leaves=8,
 )
 FIELDS = st.sampled_from(sorted(GenerateRequest.model_fields | ImproveRequest.model_fields | ChatRequest.model_fields))
-TEXT = st.text(max_size=40) | st.sampled_from(["", " ", "<post>", "\x00", "[INST]", "I want to die", "a" * 500])
-SENSIBLE = {
-    "post": st.fixed_dictionaries({"text": TEXT}, optional={"title": TEXT, "id": TEXT}),
-    "draft": TEXT,
-    "model": st.sampled_from(["llumi-gm", "llumi-im", "other"]),
-    "messages": st.lists(
-        st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "system"]), "content": TEXT}), max_size=3
-    ),
-    "n": st.integers(-1, 5),
+WORDS = st.text(max_size=40) | st.sampled_from(["a" * 500, "</post> [INST] <s>", "\x00", "I want to die", "\n \n"])
+POSTS = st.fixed_dictionaries({"text": WORDS.map(lambda text: f"So: {text}")}, optional={"title": WORDS, "id": WORDS})
+OPTIONS: dict[str, st.SearchStrategy[Any]] = {
     "stream": st.booleans(),
-    "max_tokens": st.integers(-1, 40),
-    "temperature": st.floats(-1, 3),
-    "stop": TEXT | st.lists(TEXT, max_size=5),
-    "seed": st.integers(),
+    "max_tokens": st.integers(1, 40),
+    "temperature": st.floats(0, 2),
+    "top_p": st.floats(0.01, 1),
+    "stop": st.text(min_size=1, max_size=5) | st.lists(st.text(min_size=1, max_size=5), max_size=4),
+    "seed": st.integers(-(2**63), 2**63 - 1),
 }
+N = {"n": st.integers(1, 4), "logprobs": st.booleans()}
+
+
+def messages(body: dict[str, Any]) -> dict[str, Any]:
+    """A body of /v1/improve as one of OpenAI's."""
+    texts = {"user": body.pop("post")["text"], "assistant": body.pop("draft")}
+    roles = ["user", "assistant"] if body["model"] == "llumi-im" else ["user"]
+    return {**body, "messages": [{"role": role, "content": texts[role]} for role in roles]}
+
+
+MODEL = {"model": st.sampled_from(["llumi-gm", "llumi-im"])}
+HELPERS = {"post": POSTS, "draft": WORDS.map(lambda text: f"Well, {text}")}
+RIGHT: dict[str, st.SearchStrategy[dict[str, Any]]] = {
+    "/v1/generate": st.fixed_dictionaries({"post": POSTS}, optional={**OPTIONS, **N, "show_examples": st.booleans()}),
+    "/v1/improve": st.fixed_dictionaries(
+        HELPERS, optional={name: values for name, values in OPTIONS.items() if name != "stream"}
+    ),
+    "/v1/chat/completions": st.fixed_dictionaries({**HELPERS, **MODEL}, optional={**OPTIONS, **N}).map(messages),
+}
+ROUTES = st.sampled_from(sorted(RIGHT))
 
 
 @st.composite
-def bodies(draw: st.DrawFn) -> Any:
-    """Bodies that are nearly right: sensible fields, of which some are something else."""
-    if draw(st.integers(0, 9)) == 0:
-        return draw(ANYTHING)
-    made = {name: draw(values) for name, values in SENSIBLE.items() if draw(st.booleans())}
+def requests(draw: st.DrawFn) -> tuple[str, Any]:
+    """A route with a body that fits it, in which then up to two fields are something else."""
+    route = draw(ROUTES)
+    if draw(st.integers(0, 19)) == 0:
+        return route, draw(ANYTHING)
+    body = draw(RIGHT[route])
     for _ in range(draw(st.integers(0, 2))):
-        made[draw(FIELDS | st.text(max_size=8))] = draw(ANYTHING)
-    return made
-
-
-ROUTES = st.sampled_from(["/v1/generate", "/v1/improve", "/v1/chat/completions"])
+        inside = draw(st.sampled_from([body, *(value for value in body.values() if isinstance(value, dict))]))
+        inside[draw(FIELDS | st.sampled_from(sorted(inside) or ["post"]) | st.text(max_size=8))] = draw(ANYTHING)
+    return route, body
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-@given(ROUTES, bodies())
-def test_no_body_makes_the_service_fail(site: Site, route: str, sent: Any) -> None:
-    try:
-        content = json.dumps(sent).encode()
-    except ValueError:
-        return
+@given(requests())
+def test_no_body_makes_the_service_fail(site: Site, request_: tuple[str, Any]) -> None:
+    route, sent = request_
+    content = json.dumps(sent).encode()
     response = site.client.post(route, content=content, headers=JSON)
     assert response.status_code in (200, 400, 404, 422), response.text
-    if response.status_code == 200 and "event-stream" in response.headers["content-type"]:
-        assert response.text.endswith("data: [DONE]\n\n") or "event: end" in response.text
-    elif response.status_code != 200:
+    if response.status_code != 200:
         assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+    elif "event-stream" in response.headers["content-type"]:
+        assert response.text.endswith("data: [DONE]\n\n") or "event: end" in response.text
+    else:
+        assert "risk" in response.json()
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))

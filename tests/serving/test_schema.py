@@ -79,7 +79,7 @@ def try_out(operation: Any, mode: GenerationMode) -> None:
     """Send what schemathesis makes of an operation, the same in every run."""
 
     @settings(
-        max_examples=150,
+        max_examples=80,
         deadline=None,
         database=None,
         derandomize=True,
