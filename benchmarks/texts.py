@@ -3,6 +3,7 @@
 import io
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
@@ -26,11 +27,17 @@ def texts_of(files: list[Path]) -> list[str]:
     """The bodies of the comments in dumps; lines that do not parse are passed over."""
     texts = []
     for file in files:
-        with file.open("rb") as raw:
-            stream = zstandard.ZstdDecompressor(max_window_size=2**31).stream_reader(raw, read_across_frames=True)
-            for line in io.BufferedReader(stream):
-                try:
-                    texts.append(orjson.loads(line)["body"])
-                except (orjson.JSONDecodeError, KeyError):
-                    continue
+        for line in lines_of(file):
+            try:
+                texts.append(orjson.loads(line)["body"])
+            except (orjson.JSONDecodeError, KeyError):
+                continue
     return [text for text in texts if len(text) > len("[removed]")]
+
+
+def lines_of(file: Path) -> Iterator[bytes]:
+    """The lines of a dump."""
+    with file.open("rb") as raw:
+        yield from io.BufferedReader(
+            zstandard.ZstdDecompressor(max_window_size=2**31).stream_reader(raw, read_across_frames=True)
+        )

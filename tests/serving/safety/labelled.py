@@ -24,6 +24,12 @@ def seen(triage: Triage, *names: str) -> Counter[tuple[Level, Level]]:
     return Counter((label, triage.look(text).level) for name in names for label, _, text in sentences(name))
 
 
+def unseen() -> dict[str, dict[Level, list[int]]]:
+    """By set and label: sentences seen as anything but none, and sentences, before any rule learned from the set."""
+    measured: dict[str, dict[Level, list[int]]] = yaml.safe_load(FILE.read_text(encoding="utf-8"))["unseen"]
+    return measured
+
+
 def share(counts: Counter[tuple[Level, Level]], label: Level, *levels: Level) -> float:
     """Of the sentences with a label, those at one of the levels."""
     of_label = sum(count for (own, _), count in counts.items() if own == label)
