@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from cluster import session
 from cluster.plan import printed
 from configs.settings import Settings
 
@@ -27,14 +28,16 @@ def status(settings: Settings, *, window_s: float, as_json: bool, debug: bool) -
     does not answer.
     """
     from cluster.rollout import joined
+    from serving.access.tls import own_context
+    from serving.address import base_url
+    from serving.watching.status import check_deployed, look
 
+    serving = settings.serving
+    url = base_url(serving.host, serving.port, tls=serving.tls is not None)
     with joined(settings, debug=debug):
-        from serving.access.tls import own_context
-        from serving.address import base_url
-        from serving.watching.status import look
-
-        serving = settings.serving
-        url = base_url(serving.host, serving.port, tls=serving.tls is not None)
+        check_deployed()
+        if not debug:
+            session.hush()  # Serve's own logger takes to the terminal once it was asked something
         found = look(url, window_s, own_context(serving))
     if as_json:
         sys.stdout.write(json.dumps(as_values(found), indent=2) + "\n")

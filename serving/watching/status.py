@@ -15,6 +15,7 @@ import ray
 from prometheus_client.parser import text_string_to_metric_families
 from ray import serve
 
+from configs.errors import UsageError
 from serving.arguments import APP
 from serving.watching import definitions as d
 from serving.watching.recent import Seen, merged
@@ -84,6 +85,12 @@ class ServiceStatus:
     def well(self) -> bool:
         """Whether the service answers and every deployment is as it should be."""
         return self.health == "ok" and all(part.status == "HEALTHY" for part in self.deployments)
+
+
+def check_deployed() -> None:
+    """Raises UsageError where Serve does not run, or runs nothing of ours, on the Ray that this process joined."""
+    if not any(map(ours, serve.status().applications)):
+        raise UsageError("no service of LLUMI runs on this Ray: start it with `llumi serve`, or give its address")
 
 
 def look(url: str, window_s: float, verify: Any = True) -> ServiceStatus:

@@ -136,6 +136,7 @@ def test_the_exit_code_says_whether_the_service_is_well(
 
     asked: list[Any] = []
     monkeypatch.setattr(rollout, "joined", lambda settings, debug: nullcontext())
+    monkeypatch.setattr(watching, "check_deployed", lambda: None)
     monkeypatch.setattr(watching, "look", lambda *given: asked.append(given) or service)
     settings = load("tiny", [f"output={tmp_path}", "serving.port=8123"])
     assert status.status(settings, window_s=60, as_json=True, debug=False) == 1

@@ -183,6 +183,7 @@ def test_the_command_finds_the_service_on_its_cluster(watched: Watched) -> None:
     )
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["health"] == "ok"
+    assert "INFO" not in ended.stderr
 
 
 @pytest.fixture
