@@ -8,8 +8,8 @@ from configs.errors import ModelNotFound
 from pipelines.training.weights import base_name, is_whole_model, load_model, load_tokenizer
 
 
-class Voice(Protocol):
-    """What turns tokens into an answer."""
+class Detokenizer(Protocol):
+    """What makes an answer of tokens."""
 
     @property
     def tokenizer(self) -> Any:

@@ -3,20 +3,20 @@
 from collections.abc import Sequence
 
 from pipelines.generation.engine import FinishReason, Logprob, Piece, Sampling, Usage
-from pipelines.generation.loaded import Voice
+from pipelines.generation.loaded import Detokenizer
 from pipelines.generation.text import Stops, TextStream
 
 
 class Writing:
     """Turns the tokens of an answer into text, and knows when the answer is over."""
 
-    def __init__(self, voice: Voice, prompt_tokens: int, sampling: Sampling):
+    def __init__(self, detokenizer: Detokenizer, prompt_tokens: int, sampling: Sampling):
         self.prompt_tokens, self.sampling = prompt_tokens, sampling
         self.tokens = 0
         """Tokens of the answer so far."""
         self.finish_reason: FinishReason | None = None
-        self._end_ids, self._tokenizer = voice.end_ids, voice.tokenizer
-        self._text, self._stops = TextStream(voice.tokenizer), Stops(sampling.stop)
+        self._end_ids, self._tokenizer = detokenizer.end_ids, detokenizer.tokenizer
+        self._text, self._stops = TextStream(detokenizer.tokenizer), Stops(sampling.stop)
         self._logprobs: list[Logprob] = []
 
     def add(self, tokens: list[int], logprobs: Sequence[float], *, last: bool) -> Piece | None:
