@@ -9,7 +9,7 @@ from configs.api import ApiSettings
 from configs.base import Section
 from configs.safety import SafetySettings
 from configs.store import StoreSettings
-from configs.topology import DeploymentSettings, TopologySettings
+from configs.topology import DeploymentSettings, IngressSettings, TopologySettings
 from configs.watching import WatchingSettings
 
 
@@ -81,7 +81,7 @@ class ServingSettings(Section):
     """Seconds a replica has to finish its requests when it is stopped."""
     engine: EngineSettings = EngineSettings()
     """Limits of the engine in each replica."""
-    ingress: DeploymentSettings = DeploymentSettings(cpus=0.5, max_ongoing_requests=256, target_ongoing_requests=64)
+    ingress: IngressSettings = IngressSettings()
     """Replicas of the HTTP ingress."""
     gm: DeploymentSettings = DeploymentSettings()
     """Replicas of the generation model."""

@@ -42,11 +42,22 @@ class DeploymentSettings(Section):
         return self
 
 
+class IngressSettings(DeploymentSettings):
+    """Replicas of the ingress, which waits for models most of the time and so takes many requests at once."""
+
+    target_ongoing_requests: float = Field(64, gt=0)
+    """Requests in progress a replica that autoscaling aims at."""
+    max_ongoing_requests: int = Field(256, ge=1)
+    """Most requests in progress a replica; what is above is answered with 503."""
+    cpus: float = Field(0.5, ge=0)
+    """CPUs a replica asks of Ray."""
+
+
 class LocationSettings(Section):
     """Where the models lie that are served: a folder, a Hugging Face name, ``s3://`` or ``gs://``."""
 
     gm: str | None = None
-    """The generation model, merged (``llumi export``), or its adapter where ``kind`` is shared; none = the run's own."""
+    """The generation model, merged (``llumi export``), its adapter where ``kind`` is shared; none = the run's own."""
     im: str | None = None
     """The improvement model alike."""
     base: str | None = None

@@ -43,6 +43,8 @@ class Account:
     """Answers of /v1/generate by the model's version."""
     seconds: list[float] = field(default_factory=list)
     """Time of each answered request."""
+    times: list[float] = field(default_factory=list)
+    """When each of them was sent, by the monotonic clock."""
 
     def balanced(self) -> bool:
         """Whether every request is accounted for."""
@@ -53,11 +55,17 @@ class Load:
     """Clients that ask one request after the other until the block ends."""
 
     def __init__(
-        self, url: str, clients: int = 4, kinds: tuple[str, ...] = ("generate", "stream", "improve"), patience: int = 0
+        self,
+        url: str,
+        clients: int = 4,
+        kinds: tuple[str, ...] = ("generate", "stream", "improve"),
+        patience: int = 0,
+        rate: float | None = None,
     ):
-        self.url, self.clients, self.kinds, self.patience = url, clients, kinds, patience
+        """``patience``: times that a client asks again; ``rate``: requests a second of all, None = without a pause."""
+        self.url, self.clients, self.kinds, self.patience, self.rate = url, clients, kinds, patience, rate
         self.account, self._lock, self._stop = Account(), threading.Lock(), threading.Event()
-        self._ids = count()
+        self._ids, self._turn = count(), time.monotonic()
 
     def __enter__(self) -> Self:
         self._pool = ThreadPoolExecutor(self.clients)
@@ -80,9 +88,18 @@ class Load:
     def _client(self, number: int) -> None:
         with httpx.Client(base_url=self.url, timeout=90, trust_env=False) as client:
             for turn in count(number):
+                self._pause()
                 if self._stop.is_set():
                     return
                 self._one(client, self.kinds[turn % len(self.kinds)])
+
+    def _pause(self) -> None:
+        if self.rate is None:
+            return
+        with self._lock:
+            now = time.monotonic()
+            turn = self._turn = max(self._turn + 1 / self.rate, now - 1)  # one second late at most is made up for
+        self._stop.wait(max(0.0, turn - now))
 
     def _one(self, client: httpx.Client, kind: str) -> None:
         started = time.monotonic()
@@ -100,6 +117,7 @@ class Load:
             getattr(self.account, state)[name] += 1
             if state == "answered":
                 self.account.seconds.append(time.monotonic() - started)
+                self.account.times.append(started)
             if version:
                 self.account.versions[version] += 1
         if state == "refused":

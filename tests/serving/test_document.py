@@ -146,6 +146,11 @@ def test_each_model_scales_on_its_own_and_spreads_over_nodes() -> None:
     assert (gm._replica_config.max_replicas_per_node, im._replica_config.max_replicas_per_node) == (None, 1)
 
 
+def test_an_ingress_of_which_only_some_is_set_keeps_its_own_defaults(production: Settings) -> None:
+    assert production.serving.ingress.max_ongoing_requests == 256
+    assert production.serving.gm.max_ongoing_requests == 32
+
+
 def test_an_unknown_argument_is_refused() -> None:
     with pytest.raises(ValidationError, match="modles"):
         call_user_app_builder_with_args_if_necessary(build_model, {"deployment": "gm", "modles": {"gm": "/a"}})

@@ -86,8 +86,13 @@ def test_a_model_that_cannot_be_loaded_fails_the_start_with_its_reason(
 @pytest.fixture(scope="module")
 def running(ray_cluster: None, models: ModelPaths, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """The service with two replicas of gm."""
+    gm = ("min_replicas=2", "max_replicas=2", "max_ongoing_requests=4", "max_queued_requests=2")
     settings = settings_for(
-        free_port(), tmp_path_factory.mktemp("service"), "serving.gm.min_replicas=2", "serving.gm.max_replicas=2"
+        free_port(),
+        tmp_path_factory.mktemp("service"),
+        *(f"serving.gm.{part}" for part in gm),
+        "serving.request_timeout_s=5",
+        "serving.api.max_new_tokens=7000",
     )
     url = service.start(settings, models)
     yield Running(url, settings)
@@ -260,40 +265,37 @@ def test_a_replica_killed_under_load_loses_no_request(running: Running) -> None:
     assert before[0].pid not in {process.pid for process in replicas("gm")}
 
 
-def test_overload_timeouts_and_clients_that_leave_free_the_engine(
-    running: Running, models: ModelPaths, tmp_path: Path
-) -> None:
-    # Long answers from one replica that takes one request at a time and lets one wait; greedy, so they do not end.
-    narrow = [f"serving.gm.{key}=1" for key in ("min_replicas", "max_replicas", "max_ongoing_requests")]
-    settings = settings_for(
-        running.settings.serving.port,
-        tmp_path,
-        *narrow,
-        "serving.gm.max_queued_requests=1",
-        "generation.max_new_tokens=7000",
-        "generation.temperature=0",
-        "serving.request_timeout_s=3",
-    )
-    service.start(settings, models)
-    until(lambda: len(replicas("gm")) == 1, 60)
+ENDLESS = {"post": POST, "max_tokens": 7000, "temperature": 0}
+"""Asked greedily the model does not end by itself."""
 
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{running.url}/v1/generate", json={"post": POST}, timeout=1, trust_env=False)
-    until(lambda: idle(replicas("gm")[0]))
 
+def test_a_request_that_takes_too_long_is_given_up_and_leaves_the_engine(running: Running) -> None:
     started = time.monotonic()
-    response = running.post("/v1/generate", {"post": POST})
+    response = running.post("/v1/generate", ENDLESS)
     assert (response.status_code, response.json()["error"]["code"]) == (504, "timeout")
-    assert 2.5 < time.monotonic() - started < 8
-    until(lambda: idle(replicas("gm")[0]))
+    assert time.monotonic() - started > running.settings.serving.request_timeout_s - 0.5
+    until(lambda: all(map(idle, replicas("gm"))))
 
-    with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda _: running.post("/v1/generate", {"post": POST}), range(6)))
+
+def test_a_client_that_leaves_frees_the_engine(running: Running) -> None:
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{running.url}/v1/generate", json=ENDLESS, timeout=1, trust_env=False)
+    until(lambda: all(map(idle, replicas("gm"))))
+    body = {**ENDLESS, "stream": True}
+    with httpx.stream("POST", f"{running.url}/v1/generate", json=body, timeout=60, trust_env=False) as response:
+        assert next(response.iter_lines()) == "event: start"
+    until(lambda: all(map(idle, replicas("gm"))))
+
+
+def test_what_is_above_the_queue_is_refused_at_once(running: Running) -> None:
+    with ThreadPoolExecutor(24) as pool:
+        answers = list(pool.map(lambda _: running.post("/v1/generate", ENDLESS), range(24)))
     refused = [answer for answer in answers if answer.status_code == 503]
     assert {answer.status_code for answer in answers} == {503, 504}
-    assert len(refused) >= 3
+    assert len(refused) >= 8
     assert {answer.json()["error"]["code"] for answer in refused} == {"overloaded"}
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+    assert max(answer.elapsed.total_seconds() for answer in refused) < running.settings.serving.request_timeout_s
     assert running.get("/healthz").status_code == 200
 
 
