@@ -87,19 +87,12 @@ class Triage:
         person or tell of the helper, but names risk in order to ask about it, so it raises the level to elevated
         at most.
         """
-        level, signals = self._lexicon(text)
-        if draft is not None:
-            of_draft, more = self._lexicon(draft)
-            if of_draft != "none":
-                level = highest(level, "elevated")
-                signals += [DRAFT + signal for signal in more]
-        risk = Risk(level, tuple(dict.fromkeys(signals)))
+        risk = self._read(text, draft)
         return risk if self.classifier is None else raised(risk, self._classified(text))
 
     async def assess(self, text: str, draft: str | None = None) -> Risk:
         """``look`` beside the event loop, and with a time limit for the classifier."""
-        lexicon = Triage(self.rules, self.combinations, self.injections)
-        risk = await asyncio.to_thread(lexicon.look, text, draft=draft)
+        risk = await asyncio.to_thread(self._read, text, draft)
         if self.classifier is None:
             return risk
         try:
@@ -107,8 +100,17 @@ class Triage:
                 said = await asyncio.to_thread(self._classified, text)
         except TimeoutError:
             LOG.error("the classifier gave no answer within %g s; the post counts as elevated at least", self.timeout_s)
-            return Risk(highest(risk.level, "elevated"), (*risk.signals, FAILED))
+            said = None
         return raised(risk, said)
+
+    def _read(self, text: str, draft: str | None) -> Risk:
+        """What the lexicon says of post and draft."""
+        level, signals = self._lexicon(text)
+        of_draft, more = self._lexicon(draft) if draft is not None else ("none", [])
+        if of_draft != "none":
+            level = highest(level, "elevated")
+            signals += [DRAFT + signal for signal in more]
+        return Risk(level, tuple(dict.fromkeys(signals)))
 
     def _lexicon(self, text: str) -> tuple[Level, list[str]]:
         """The lexicon's level and signals."""

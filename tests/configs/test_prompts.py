@@ -1,5 +1,7 @@
 """The prompt templates: what they ask for, and that posts stay data."""
 
+import time
+
 import pytest
 
 from configs import load
@@ -63,6 +65,20 @@ def test_a_post_can_neither_close_its_block_nor_open_a_turn(attack):
     assert inside.index("</post>") > inside.index("after")
     for token in ("</s>", "<s>", "[INST]", "[/INST]", "<|", "SYS>>", "<draft>"):
         assert token not in inside
+
+
+@pytest.mark.parametrize(
+    "attack", ["<" * 6000 + "/s>" * 6000, "<" + " " * 19_000, "<post " + "a=" * 9000, "[" * 19_000]
+)
+def test_nesting_and_blanks_cannot_stall_the_cleaning(attack):
+    """The first two took seconds when blanks and passes had no bound."""
+    started = time.process_time()
+    cleaned = delimited(attack)
+    assert "</s>" not in cleaned
+    harmless = time.process_time() - started
+    started = time.process_time()
+    delimited("a plain word " * 1500)
+    assert harmless < 200 * (time.process_time() - started) + 0.2
 
 
 def test_taking_tokens_out_leaves_the_words_alone():
