@@ -8,7 +8,19 @@ from pathlib import Path
 
 from benchmarks.machine import description
 
-NAMES = ("reader", "scrub", "minhash", "retrieval", "corpus", "rules", "engine", "serving", "training", "planner", "safety")
+NAMES = (
+    "reader",
+    "scrub",
+    "minhash",
+    "retrieval",
+    "corpus",
+    "rules",
+    "engine",
+    "serving",
+    "training",
+    "planner",
+    "safety",
+)
 RESULTS = Path(__file__).parent / "results"
 
 
