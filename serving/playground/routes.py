@@ -23,6 +23,7 @@ FILES = {
     "page.js": "text/javascript",
     "service.js": "text/javascript",
     "dom.js": "text/javascript",
+    "key.js": "text/javascript",
     "risk.js": "text/javascript",
     "changes.js": "text/javascript",
     "rating.js": "text/javascript",

@@ -7,7 +7,8 @@
  */
 
 import { byId, fault, show } from "./dom.js";
-import { ServiceError, ask, duration, forgetKey, hasKey, holdKey } from "./service.js";
+import { askKey, dropKey, listenForKey } from "./key.js";
+import { ServiceError, ask, duration } from "./service.js";
 import { datedRisk, hideRisk, showRisk } from "./risk.js";
 import { showChanges, summary } from "./changes.js";
 import { offerRating } from "./rating.js";
@@ -25,31 +26,6 @@ const onSubmit = (action) => (event) => {
   event.preventDefault();
   if (!running) action();
 };
-
-// --- the key
-
-function takeKey(event) {
-  event.preventDefault();
-  const field = byId("key");
-  const key = field.value.trim();
-  if (!/^[\x21-\x7e]+$/.test(key)) {
-    fault(field, key ? "A key holds letters, digits and signs without spaces: copy it whole." : "Enter your key first.");
-    return;
-  }
-  holdKey(key);
-  field.value = "";
-  fault(field);
-  byId("key-form").hidden = true;
-  byId("key-held").hidden = false;
-  byId("key-state").focus();
-}
-
-function askKey() {
-  forgetKey();
-  byId("key-held").hidden = true;
-  byId("key-form").hidden = false;
-  byId("key").focus();
-}
 
 // --- draft and improvement
 
@@ -167,8 +143,7 @@ function busy(form, now) {
 /** An error where it can be acted on: at the key, at the field that it names, or at the form. */
 function complain(form, error) {
   if (error.field === "key") {
-    askKey();
-    fault(byId("key"), error.message);
+    askKey(error.message);
     return;
   }
   const named = { post: "text", "post.text": "text", "post.title": "text", draft: "reply" }[error.field];
@@ -261,17 +236,13 @@ function forgetTexts() {
 function forgetAll() {
   stop();
   forgetTexts();
-  forgetKey();
-  byId("key").value = "";
-  byId("key-held").hidden = true;
-  byId("key-form").hidden = false;
+  dropKey();
 }
 
 // --- the beginning
 
 function listen() {
-  byId("key-form").addEventListener("submit", takeKey);
-  byId("forget-key").addEventListener("click", askKey);
+  listenForKey();
   byId("post-form").addEventListener("submit", onSubmit(writeDraft));
   byId("reply-form").addEventListener("submit", onSubmit(improve));
   for (const [id, action] of Object.entries({

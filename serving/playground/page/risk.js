@@ -11,6 +11,7 @@ const HEADINGS = {
   elevated: "Elevated risk: signs in this post need attention",
   acute: "Acute risk: this person may be in danger now",
 };
+const FAINT = "Faint signs of risk, not enough for a warning";
 const SIGNS = { none: "○", elevated: "▲", acute: "■" };
 const MEANING = {
   none: "Rules can miss what a person would see. Trust your own reading of the post over this line.",
@@ -29,9 +30,10 @@ export function showRisk(answer, resources) {
   const action = answer.resources_required && answer.risk.action === "none" ? "show_resources" : answer.risk.action;
   const known = Object.hasOwn(HEADINGS, level) ? level : "acute"; // a level from a later version: the careful reading
   const panel = byId("risk");
+  const heading = known === "none" && signals.length ? FAINT : HEADINGS[known];
   panel.dataset.level = known;
   byId("risk-heading").replaceChildren(
-    element("span", { className: "sign", "aria-hidden": "true" }, SIGNS[known]), ` ${HEADINGS[known]}`,
+    element("span", { className: "sign", "aria-hidden": "true" }, SIGNS[known]), ` ${heading}`,
   );
   const lines = [ACTIONS[action] ?? "", MEANING[known]].filter(Boolean).map((line) => element("p", {}, line));
   if (answer.resources_required) lines.push(...help(resources));

@@ -106,9 +106,15 @@ class TestTheWholeWay:
 class TestRisk:
     def test_nothing_found_is_not_called_safe(self, opened: Open):
         page = opened()
-        ask_for_a_draft(page)
+        ask_for_a_draft(page, "I moved here two months ago and still know nobody.")
         expect(page.locator("#risk-heading")).to_contain_text("No sign of risk was found")
         expect(page.locator("#risk")).to_contain_text("Rules can miss what a person would see")
+
+    def test_what_is_too_little_for_a_warning_is_not_called_nothing(self, opened: Open):
+        page = opened()
+        ask_for_a_draft(page, "I moved here two months ago. I feel hopeless.")
+        expect(page.locator("#risk-heading")).to_contain_text("Faint signs of risk")
+        expect(page.locator("#risk")).to_contain_text("Rules that spoke: indirect.no_hope")
 
     def test_elevated_risk_stands_before_the_draft_with_local_help(self, opened: Open):
         page = opened()
