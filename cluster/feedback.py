@@ -56,13 +56,16 @@ def purge(settings: Settings, days: int | None, *, dry_run: bool) -> Iterator[st
     days = settings.serving.feedback.retention_days if days is None else days
     before = now() - timedelta(days=days)
     with opened(settings) as database:
-        with database.writing() as connection:
-            gone = statements.purge(connection, before)
-            left = statements.count(connection)
-            if dry_run:
-                connection.rollback()
+        with database.reading() as connection:
+            gone = statements.past(connection, before)
+        removed = 0 if dry_run else gone
+        while removed:
+            with database.writing() as connection:
+                removed = statements.purge(connection, before)
         if gone and not dry_run:
             database.tidy()
+        with database.reading() as connection:
+            left = statements.count(connection)
     verb = "would be removed" if dry_run else "removed"
     yield f"{verb}: {gone:,} answers older than {days} days, with what was said of them"
     yield f"left: {', '.join(f'{n:,} {name}' for name, n in left.items())}"

@@ -99,9 +99,16 @@ def choose(connection: Connection, answer: Found, rater_id: str, index: int, now
     return draft
 
 
+def past(connection: Connection, before: datetime) -> int:
+    """Answers given ``before``."""
+    wanted = select(func.count()).select_from(answers).where(answers.c.created < before)
+    return int(connection.execute(wanted).scalar_one())
+
+
 def purge(connection: Connection, before: datetime) -> int:
-    """Remove answers given ``before``, and what was said of them; returns how many."""
-    return connection.execute(delete(answers).where(answers.c.created < before)).rowcount
+    """Remove answers given ``before``, with what was said of them, ``AT_ONCE`` at most; returns how many."""
+    some = select(answers.c.id).where(answers.c.created < before).order_by(answers.c.created).limit(AT_ONCE)
+    return connection.execute(delete(answers).where(answers.c.id.in_(some))).rowcount
 
 
 def remove(connection: Connection, ids: Iterable[int]) -> int:

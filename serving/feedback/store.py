@@ -14,17 +14,13 @@ is never queued: whoever gives it is told whether it is kept.
 """
 
 import asyncio
-import contextlib
 import logging
 import threading
-import time
-from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
@@ -36,15 +32,10 @@ from serving.feedback import migrate, statements
 from serving.feedback.crypt import Keys
 from serving.feedback.database import REFUSED, Database
 from serving.feedback.records import Answer, Feedback, Kind, StoreAway, Texts, UnknownRequest
+from serving.feedback.writer import Writer
 
 log = logging.getLogger("llumi.feedback")
 T = TypeVar("T")
-BATCH = 256
-"""Most records in one transaction."""
-AGAIN_S = (0.5, 5.0)
-"""Seconds before a database that is away is tried again, at first and at most."""
-PURGE_EVERY_S = 3600.0
-"""Seconds between two looks for what is past its days."""
 THREADS = 4
 """Feedback that is written at once, a replica."""
 
@@ -62,19 +53,11 @@ class FeedbackStore:
         assert settings.url is not None
         self.settings = settings
         self.database = Database(settings.url, settings.timeout_s)
-        self.waiting: deque[tuple[Answer, Future[None]]] = deque()
-        self.lost = 0
-        """Records that were given up."""
-        self.is_away = False
-        """The last attempt to write failed."""
         self._keys: Keys | None = None
         self._is_ready = False
         self._preparing = threading.Lock()
-        self._change = threading.Condition()
-        self._ending = False
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="feedback")
-        self._writer = threading.Thread(target=self._run, name="feedback-writer", daemon=True)
-        self._writer.start()
+        self.writer = Writer(settings.max_waiting, write=self._write, purge=self._purge, failed=self._unready)
 
     @classmethod
     def of(cls, settings: StoreSettings) -> Self | None:
@@ -99,16 +82,8 @@ class FeedbackStore:
         """Keep that an answer was given; returns when it is written, or after ``wait_s`` seconds. Never raises."""
         texts = texts if self.settings.keep_text else None
         answer = Answer(request_id, key_id, kind, model, version or "", risk, drafts, post_id, now(), texts)
-        written: Future[None] = Future()
-        with self._change:
-            if self._ending:
-                return
-            if len(self.waiting) >= self.settings.max_waiting:
-                self.waiting.popleft()[1].set_result(None)
-                self._give_up(1, "the database is away for longer than max_waiting records")
-            self.waiting.append((answer, written))
-            self._change.notify_all()
-        if not self.is_away:
+        written = self.writer.add(answer)
+        if written is not None and not self.writer.is_away:
             await asyncio.wait([asyncio.wrap_future(written)], timeout=self.settings.wait_s)
 
     async def rate(
@@ -145,11 +120,11 @@ class FeedbackStore:
 
     async def _apart(self, request_id: str, write: Callable[[Connection], T]) -> T:
         """A transaction in a thread, after the records that wait here."""
-        if self._ending or self.is_away:  # the writer looks every few seconds whether it is still away
+        if self.writer.is_ending or self.writer.is_away:  # the writer looks every few seconds whether it is still away
             raise StoreAway("the feedback store is away")
 
         def run() -> T:
-            self._flushed(self.settings.timeout_s)
+            self.writer.flush(self.settings.timeout_s)
             self._ready()
             try:
                 with self.database.writing() as connection:
@@ -157,53 +132,19 @@ class FeedbackStore:
             except IntegrityError:  # the answer went in between
                 raise UnknownRequest from None
             except UnknownRequest:
-                if self._waits(request_id):
+                if self.writer.holds(request_id):
                     raise StoreAway("the answer is not written yet") from None
                 raise
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, run)
 
-    def _waits(self, request_id: str) -> bool:
-        with self._change:
-            return any(answer.request_id == request_id for answer, _ in self.waiting)
-
     def close(self, timeout_s: float | None = None) -> None:
         """Write what waits, as far as ``timeout_s`` allows, and end."""
-        with self._change:
-            self._ending = True
-            self._change.notify_all()
-        self._writer.join(self.settings.timeout_s if timeout_s is None else timeout_s)
-        if self.waiting:
-            self._give_up(len(self.waiting), "the process ends")
+        self.writer.close(self.settings.timeout_s if timeout_s is None else timeout_s)
         self._pool.shutdown(wait=False, cancel_futures=True)
         self.database.close()
 
-    # The writer's thread.
-
-    def _run(self) -> None:
-        pause, purge_at = AGAIN_S[0], time.monotonic()
-        while True:
-            with self._change:
-                self._change.wait_for(lambda: self.waiting or self._ending, max(0, purge_at - time.monotonic()))
-                batch, ending = list(islice(self.waiting, BATCH)), self._ending
-            try:
-                if batch:
-                    self._write([answer for answer, _ in batch])
-                elif not ending:
-                    self._purge()
-                    purge_at = time.monotonic() + PURGE_EVERY_S
-            except Exception as error:  # whatever it is, this thread must go on
-                self._say_away(error)
-                with self._change:
-                    if self._change.wait_for(lambda: self._ending, pause):
-                        return  # nothing more can be done for what waits
-                pause = min(2 * pause, AGAIN_S[1])
-                continue
-            pause = AGAIN_S[0]
-            self._say_back()
-            self._done(batch)
-            if ending and not self.waiting:
-                return
+    # What the writer's thread does.
 
     def _write(self, batch: list[Answer]) -> None:
         """All of them, or none and StoreAway; one that the database refuses is given up alone."""
@@ -218,17 +159,23 @@ class FeedbackStore:
                     with self.database.writing() as connection:
                         statements.keep(connection, [row])
                 except REFUSED as error:
-                    self._give_up(1, f"the database refuses it ({type(error.orig).__name__})")
+                    self.writer.give_up(1, f"the database refuses it ({type(error.orig).__name__})")
 
     def _seal(self, answer: Answer) -> bytes | None:
         return None if answer.texts is None or self._keys is None else self._keys.seal(answer.texts)
 
     def _purge(self) -> None:
         self._ready()
-        with self.database.writing() as connection:
-            gone = statements.purge(connection, oldest(self.settings))
+        gone, part = 0, statements.AT_ONCE
+        while part == statements.AT_ONCE:
+            with self.database.writing() as connection:
+                part = statements.purge(connection, oldest(self.settings))
+            gone += part
         if gone:
             log.info("feedback: %d answers were past their days and are gone", gone)
+
+    def _unready(self) -> None:
+        self._is_ready = False
 
     def _ready(self) -> None:
         """The schema migrated and the keys read, once; again after a failure. Raises StoreAway."""
@@ -246,43 +193,6 @@ class FeedbackStore:
             log.info("feedback: the schema is now %s", step)
         if self.settings.keep_text and self.settings.key_file is not None:
             self._keys = Keys(Path(self.settings.key_file))
-
-    def _flushed(self, timeout_s: float) -> None:
-        """Wait until what waits now is written; StoreAway at once where the database is away."""
-        with self._change:
-            last = self.waiting[-1][1] if self.waiting else None
-        if last is None or self.is_away:
-            return
-        with contextlib.suppress(TimeoutError):
-            last.result(timeout_s)
-
-    def _done(self, batch: list[tuple[Answer, Future[Any]]]) -> None:
-        written = {id(future) for _, future in batch}
-        with self._change:
-            # A full queue may have lost its oldest, which are the first of the batch, in the meantime.
-            while self.waiting and id(self.waiting[0][1]) in written:
-                self.waiting.popleft()
-        for _, future in batch:
-            if not future.done():
-                future.set_result(None)
-
-    def _say_away(self, error: Exception) -> None:
-        self._is_ready = False
-        if not self.is_away:
-            # Of an error that is not ours the type alone: its message may hold what was to be written.
-            why = str(error) if isinstance(error, StoreAway) else type(error).__name__
-            log.warning("feedback: %s; answers go on, their records wait", why)
-        self.is_away = True
-
-    def _say_back(self) -> None:
-        if self.is_away:
-            log.warning("feedback: the store is back")
-        self.is_away = False
-
-    def _give_up(self, records: int, why: str) -> None:
-        self.lost += records
-        if self.lost == records or self.lost % 1000 == 0:
-            log.error("feedback: %d records are lost so far: %s", self.lost, why)
 
 
 def rater_of(key_id: str, rater: str | None) -> str:

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from serving.feedback import store as store_module
+from serving.feedback import writer as writer_module
 from serving.feedback.crypt import Keys
 from serving.feedback.records import StoreAway, Texts
 from serving.feedback.store import FeedbackStore
@@ -26,7 +26,7 @@ Make = Callable[..., FeedbackStore]
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that is away is tried again soon."""
-    monkeypatch.setattr(store_module, "AGAIN_S", (0.05, 0.1))
+    monkeypatch.setattr(writer_module, "AGAIN_S", (0.05, 0.1))
 
 
 def writer(url: str, key_file: Path, name: str, count: int) -> subprocess.Popen[str]:
@@ -100,9 +100,9 @@ def test_a_full_disk_costs_feedback_and_no_answer_and_with_room_all_is_kept(tmp_
             name = f"r{number:02}"
             give(store, name, texts=long, drafts=1)
             given_names.append(name)
-            if store.is_away:
+            if store.writer.is_away:
                 break
-        assert store.is_away
+        assert store.writer.is_away
         give(store, "last", texts=long, drafts=1)
 
         async def rate() -> None:
@@ -111,7 +111,7 @@ def test_a_full_disk_costs_feedback_and_no_answer_and_with_room_all_is_kept(tmp_
 
         asyncio.run(rate())
         subprocess.run(["mount", "-o", "remount,size=60m", str(disk)], check=True)
-        until(lambda: not store.waiting)
+        until(lambda: not store.writer.waiting)
         assert names(store) == sorted([*given_names, "last"])
         asyncio.run(store.rate("last", "app", FIVE))
         store.close()
@@ -128,17 +128,17 @@ def test_a_server_that_goes_away_costs_feedback_and_no_answer_and_back_again_eve
     server.stop()
     try:
         give(store, *(f"during-{number}" for number in range(20)))
-        until(lambda: store.is_away)
+        until(lambda: store.writer.is_away)
 
         async def rate() -> None:
             with pytest.raises(StoreAway):
                 await store.rate("before", "app", FIVE, index=0)
 
         asyncio.run(rate())
-        assert len(store.waiting) == 20
+        assert len(store.writer.waiting) == 20
     finally:
         server.start()
-    until(lambda: not store.waiting and not store.is_away)
+    until(lambda: not store.writer.waiting and not store.writer.is_away)
     asyncio.run(store.rate("during-7", "app", FIVE, index=0))
     assert names(store) == sorted(["before", *(f"during-{number}" for number in range(20))])
     assert len(rows(store, "ratings")) == 1
@@ -149,11 +149,11 @@ def test_a_server_that_comes_up_after_the_service_gets_what_was_given_before(ser
     server.stop()
     try:
         store = opening(wait_s=0.3, url=url)
-        until(lambda: store.is_away)
+        until(lambda: store.writer.is_away)
         give(store, "early")
     finally:
         server.start()
-    until(lambda: not store.waiting)
+    until(lambda: not store.writer.waiting)
     assert names(store) == ["early"]
 
 
@@ -163,7 +163,7 @@ def test_another_writer_who_holds_the_file_delays_records_and_loses_none(tmp_pat
     holder = sqlite3.connect(tmp_path / "held.db", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     give(store, "during")
-    until(lambda: store.is_away)
+    until(lambda: store.writer.is_away)
 
     async def rate() -> None:
         with pytest.raises(StoreAway):
@@ -172,18 +172,21 @@ def test_another_writer_who_holds_the_file_delays_records_and_loses_none(tmp_pat
     asyncio.run(rate())
     holder.execute("ROLLBACK")
     holder.close()
-    until(lambda: not store.waiting)
+    until(lambda: not store.writer.waiting)
     assert names(store) == ["before", "during"]
 
 
 def test_memory_is_bounded_while_the_database_is_away_and_the_newest_are_kept(tmp_path: Path, opening: Make) -> None:
     (tmp_path / "place").write_text("a file where the folder should be")
     store = opening(wait_s=0.3, url=f"sqlite:///{tmp_path / 'place' / 'feedback.db'}", max_waiting=5)
-    until(lambda: store.is_away)
+    until(lambda: store.writer.is_away)
     give(store, *(f"r{number}" for number in range(8)))
-    assert ([answer.request_id for answer, _ in store.waiting], store.lost) == (["r3", "r4", "r5", "r6", "r7"], 3)
+    assert ([answer.request_id for answer, _ in store.writer.waiting], store.writer.lost) == (
+        ["r3", "r4", "r5", "r6", "r7"],
+        3,
+    )
     (tmp_path / "place").unlink()
-    until(lambda: not store.waiting)
+    until(lambda: not store.writer.waiting)
     assert names(store) == ["r3", "r4", "r5", "r6", "r7"]
 
 
@@ -197,13 +200,13 @@ def test_what_is_logged_of_a_failure_holds_no_word_of_anybody(
     connection.close()
     give_in_vain = given("secret-id")
     asyncio.run(asyncio.wait_for(_record_without_waiting(store, give_in_vain), 60))
-    until(lambda: store.is_away)
+    until(lambda: store.writer.is_away)
     assert "feedback.db" in caplog.text or "dropped.db" in caplog.text
     assert not any(word in caplog.text for word in ("sunrise", "first draft", "secret-id", "INSERT"))
 
 
 async def _record_without_waiting(store: FeedbackStore, answer: dict[str, object]) -> None:
     task = asyncio.create_task(store.record(**answer))  # type: ignore[arg-type]
-    while not store.is_away:
+    while not store.writer.is_away:
         await asyncio.sleep(0.01)
     task.cancel()
