@@ -14,7 +14,7 @@ const HEADINGS = {
 const FAINT = "Faint signs of risk, not enough for a warning";
 const SIGNS = { none: "○", elevated: "▲", acute: "■" };
 const MEANING = {
-  none: "Rules can miss what a person would see. Trust your own reading of the post over this line.",
+  none: "Rules can miss what a person would see, most of all what stands between the lines. Trust your own reading of the post over this line.",
   elevated: "Read the post again with that in mind, and follow your service's own rules where you are in doubt.",
   acute: "Do not answer this alone, and do not leave it unanswered.",
 };
