@@ -141,22 +141,32 @@ def test_two_ingress_replicas_keep_one_limit(served: Served) -> None:
     assert all(1 <= int(answer.headers["retry-after"]) <= 60 for answer in answers if answer.status_code == 429)
 
 
+ASKED = [("POST", "/v1/generate"), ("POST", "/v1/improve"), ("POST", "/"), ("GET", "/v1/models"), ("GET", "/docs")]
+METRICS = b"# HELP"
+"""How Ray's own metrics begin, which answer at any path and hold no text."""
+
+
 def test_no_other_port_lets_anybody_in(served: Served) -> None:
+    # With HAProxy the replicas of gm and im have ports of their own too: Serve opens one for every application.
     ports = served.listening()
     assert ("127.0.0.1", served.port) in ports
-    opened = []
+    answered, opened = 0, []
     for host, port in ports:
         at = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
-        for path in ("/v1/generate", "/-/routes", "/docs", "/openapi.json", "/v1/models"):
+        for method, path in ASKED:
             try:
                 connection = http.client.HTTPConnection(at, port, timeout=2)
-                connection.request("POST" if path == "/v1/generate" else "GET", path, json.dumps({"post": POST}))
+                connection.request(method, path, json.dumps({"post": POST}))
                 answer = connection.getresponse()
-                if answer.status == 200:
-                    opened.append((host, port, path, answer.read(80)))
+                body = answer.read(200)
             except (OSError, http.client.HTTPException):
                 continue
+            answered += 1
+            if answer.status == 200 and not body.startswith(METRICS):
+                opened.append((host, port, method, path, body))
     assert not opened
+    assert answered > len(ASKED)  # the service and more than it
+    assert httpx.get(f"{served.url}/-/routes", trust_env=False).status_code == 404
     # The service itself is for this machine only, whichever of its processes takes a request.
     ours = {(host, port) for host, port in ports if port == served.port or answers_health(port)}
     assert {host for host, _ in ours} == {"127.0.0.1"}
