@@ -13,6 +13,7 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
@@ -144,7 +145,7 @@ class Load:
                 if response.status_code != 200:
                     return *told(response.status_code, response.read().decode(errors="replace")), None
                 event = ""
-                for line in response.iter_lines():
+                for line in lines(response):
                     begun = True
                     event = line.removeprefix("event: ") if line.startswith("event: ") else event
                     if line.startswith("data: ") and event == "end":
@@ -154,6 +155,14 @@ class Load:
             return "lost", "cut without a word", None
         except httpx.HTTPError as error:
             return "lost", f"{'cut by ' if begun else ''}{type(error).__name__}", None
+
+
+def lines(response: httpx.Response) -> Iterator[str]:
+    """Lines of an event stream; httpx' own also end at characters that may stand in a text, such as U+0085."""
+    held = b""
+    for part in response.iter_bytes():
+        *whole, held = (held + part).split(b"\n")
+        yield from (line.rstrip(b"\r").decode() for line in whole)
 
 
 def told(status: int, text: str) -> tuple[str, str]:

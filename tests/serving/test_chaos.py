@@ -166,7 +166,7 @@ def test_a_new_version_comes_and_goes_without_a_lost_request(
     assert took < 30
     routes = rollout.standing(service.deployed())["gm"]
     assert [(route.share, route.info["path"]) for route in routes] == [(1.0, new)]
-    assert len(processes("ServeReplica:llumi-gm-canary")) == 0
+    until(lambda: not processes("ServeReplica:llumi-gm-canary"))  # they drain
     assert service.running_replicas(APP, "ingress") == 2
 
 
