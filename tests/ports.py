@@ -7,8 +7,8 @@ server binds it; a Ray head whose agent meets that ends, and the whole cluster w
 import random
 import socket
 
-RANGE = range(20_000, 32_000)
-"""Above Ray's workers (10002-19999), below Linux's outgoing connections (32768-60999)."""
+RANGE = range(20_000, 30_000)
+"""Above Ray's workers (10002-19999), below Serve's replicas behind HAProxy (30000-31000) and what Linux gives away."""
 
 
 def free_port() -> int:
