@@ -122,6 +122,7 @@ class TransformersEngine:
             del self._sampler.drawings[ticket]
             if not ended:
                 self._abandon(ticket)
+            self._drop_unread()
 
     def _ready(self) -> LoadedModel:
         if self._loaded is None or not self.healthy():
@@ -162,11 +163,14 @@ class TransformersEngine:
         if self._manager is None:
             return
         self._manager.cancel_request(ticket)
-        router = self._manager.output_router
-        router.result_handlers.pop(ticket, None)
-        # A token on its way when the handler goes lands in the common queue, which nobody reads.
-        while not router.output_queue.empty():
-            router.output_queue.get_nowait()
+        self._manager.output_router.result_handlers.pop(ticket, None)
+
+    def _drop_unread(self) -> None:
+        # A token on its way when its handler goes lands in the common queue, which nobody reads.
+        if self._manager is not None:
+            unread = self._manager.output_router.output_queue
+            while not unread.empty():
+                unread.get_nowait()
 
     def cancel(self, request_id: str) -> None:
         """See ``Engine.cancel``."""

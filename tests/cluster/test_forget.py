@@ -198,6 +198,7 @@ def test_a_run_after_forgetting_keeps_every_data_stage(done: Done) -> None:
     assert set(build(done.settings).values()) == {"kept"}
 
 
+@pytest.mark.slow
 def test_threads_made_again_from_the_same_dumps_are_those_that_forgetting_left(done: Done) -> None:
     left, made = threads_of(done.root), manifest.read(done.root / "threads")
     stages = {stage.name: stage for stage in table(done.settings)}

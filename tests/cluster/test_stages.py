@@ -218,6 +218,7 @@ def test_every_command_that_a_message_names_exists():
     from cluster.cli import app
 
     known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    known |= {group.name or group.typer_instance.info.name for group in app.registered_groups if group.typer_instance}
     assert {stage.command.split()[1] for stage in table(load("demo"))} <= known
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
 from configs.settings import Settings
 from pipelines.generation.batch import generate
@@ -22,6 +23,7 @@ def requests(*posts: str) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
+@pytest.mark.slow
 def test_each_name_gets_the_texts_of_its_own_adapter(ray_cluster: None, tiny_model: Path, tiny_adapter: Path) -> None:
     asked = requests("I hear you", "that sounds hard", "a walk")
     base = str(tiny_model)

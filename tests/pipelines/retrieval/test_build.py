@@ -180,6 +180,7 @@ def test_where_the_model_lies_is_no_matter(tmp_path: Path) -> None:
     assert one == other and str(tmp_path) not in str(one)
 
 
+@pytest.mark.slow
 def test_a_model_finds_what_words_alone_do_not(ray_cluster: None, tmp_path: Path, minilm: Path) -> None:
     threads = [
         thread("dog", "My dog passed away last night and the house is so silent."),

@@ -81,7 +81,7 @@ def test_sft_by_zero_3_gathers_the_same_adapter(
     assert all(torch.allclose(by_2[name], by_3[name], atol=1e-4) for name in by_2)
 
 
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("stage", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_dpo_continues_the_adapter_and_begins_at_ln_2(
     stage: int, settings: Settings, sft_adapter: Path, base_model: Path, dpo_inputs: Inputs, tmp_path: Path
 ) -> None:

@@ -98,6 +98,7 @@ def test_event_files_hold_the_same_curves(stopped: Plan) -> None:
     assert len(events.Scalars("train/loss")) == summary(stopped)["steps"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_stops_at_the_same_step_and_exports_the_same_weights(stopped: Plan) -> None:
     plan = again(stopped, "killed")
     train(plan, 1, until=lambda: checkpoint.newest(Path(plan.storage)) is not None)

@@ -17,6 +17,7 @@ from pipelines.training import build, curves, merge, reference
 from pipelines.training.weights import is_whole_model, load_model, load_tokenizer
 from tests.pipelines.training.conftest import SIZES, Build, Inputs
 
+pytestmark = pytest.mark.slow
 RATE = 1e-3
 
 

@@ -67,6 +67,7 @@ def test_schedules_are_followed(curves: dict[str, Any]) -> None:
     assert rates["wsd"][0] == rates["wsd"][1] == pytest.approx(3e-3) and rates["wsd"][-1] < 2e-3
 
 
+@pytest.mark.slow
 def test_bfloat16_is_held_to_ln_2_on_the_reference_s_own_batches(tmp_path: Path) -> None:
     """An adapter that is off by less than rounding in other batches may hide is refused all the same."""
     world = World(tmp_path, bf16=True)

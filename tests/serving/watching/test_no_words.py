@@ -110,6 +110,15 @@ def found(places: dict[str, str]) -> set[tuple[str, str]]:
     }
 
 
+@pytest.fixture(autouse=True)
+def counted_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Numbers are kept in this process, where they can be read, also when another test has started Ray in it."""
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    metrics.cache_clear()
+    yield
+    metrics.cache_clear()
+
+
 @pytest.fixture
 def heard(capfd: pytest.CaptureFixture[str]) -> Iterator[Heard]:
     listening = Listening()

@@ -112,6 +112,7 @@ def test_a_run_killed_in_the_middle_is_taken_up_where_it_was(school, tmp_path):
     assert len(twice) <= 4, "only what was on its way when the run was killed may be asked again"
 
 
+@pytest.mark.slow
 def test_an_actor_killed_in_the_middle_is_replaced_and_asks_only_for_what_is_missing(school, tmp_path):
     inputs = written(tmp_path, corpus(60), files=1)
     killed: list[int] = []
