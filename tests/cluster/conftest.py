@@ -92,7 +92,7 @@ def end(head: subprocess.Popen[bytes]) -> None:
         return
     started = psutil.Process(head.pid).children(recursive=True)
     head.send_signal(signal.SIGTERM)
-    _, left = psutil.wait_procs([psutil.Process(head.pid), *started], timeout=10)
+    _, left = psutil.wait_procs([psutil.Process(head.pid), *started], timeout=3)
     for process in left:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()

@@ -98,6 +98,7 @@ def test_dpo_continues_the_adapter_and_begins_at_ln_2(
     assert set(manifest.inputs) == {"tokens", "base", "start", "reference"}
 
 
+@pytest.mark.slow
 def test_in_bfloat16_the_reference_is_computed_as_deepspeed_computes_the_policy(
     settings: Settings, dpo_inputs: Inputs, tmp_path: Path
 ) -> None:
