@@ -69,8 +69,7 @@ def run(plan: Plan, scratch: Path, clock: "Clock") -> None:
     plan = elastic.fitted(plan, dist.get_world_size())
     found = checkpoint.resume_point(plan)
     convert = found is not None and universal.needed(found, dist.get_world_size())
-    nvme = plan.training.offload.optimizer == "nvme"
-    resumed = None if found is None else universal.converted(found, nvme) if convert else found.folder
+    resumed = None if found is None else universal.converted(found) if convert else found.folder
     note_start(plan, found.marker.step if found else 0)
     # Before the weights: ZeRO-3 shards them while they load.
     arguments = trainers.arguments(plan, scratch, universal=convert)

@@ -37,18 +37,11 @@ def needed(found: Checkpoint, workers: int) -> bool:
     return found.marker.world_size != workers and any(found.folder.glob(SHARDS))
 
 
-def converted(found: Checkpoint, offloaded: bool = False) -> Path:
+def converted(found: Checkpoint) -> Path:
     """The checkpoint's universal form, beside it; called by all ranks.
 
-    ``offloaded``: the optimizer's state lies on NVMe, where DeepSpeed reads it by rank only. Raises
-    TrainingError on all ranks where the form cannot be made.
+    Raises TrainingError on all ranks where it cannot be made.
     """
-    if offloaded:
-        raise TrainingError(
-            f"{found.folder.name} of {found.marker.world_size} workers holds a state that was offloaded to NVMe, which "
-            f"DeepSpeed cannot share among {dist.get_world_size()}: set training.workers to {found.marker.world_size} "
-            "to go on"
-        )
     target = found.folder.parent / f"universal-{found.marker.step:08d}"
     if dist.get_rank() == 0:
         met = convert(found.folder, target)
