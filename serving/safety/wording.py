@@ -27,13 +27,13 @@ _QUOTES = str.maketrans(
 )
 _DIGITS = str.maketrans("013457@$!|", "oieastasii")
 _MIXED = re.compile(r"(?<!\w)\$?[a-z]+(?:[013457@$!|]+[a-z]+)+\b|(?<![\w$])\$[a-z]{3,}")
-_MASKED = re.compile(r"\b[a-z]+[*#_]+[a-z]*\b|\b[a-z]*[*#_]+[a-z]+\b")
+_MASKED = re.compile(r"\b[a-z]{1,9}[*#_]{1,9}+[a-z]{0,9}\b|\b[*#_]{1,9}+[a-z]{1,9}\b")
 _APART = re.compile(r"\b[a-z](?:[ .\-_*]+[a-z]){2,}\b")
 _JOINED = re.compile(
     r"^(i|kill|killing|end|ending|hate|my)(want|wish|hate|feel|cant|will|need|dont|just|am|myself|my|me|it|life)([a-z]*)$"
 )
 _LONG = re.compile(r"([a-z])\1{2,}")
-_LONG_END = re.compile(r"([^\W\d_lsf])\1{2,}\b")
+_LONG_END = re.compile(r"([^\W\d_lsf])\1{2,}+(\b)?")
 _SENTENCE = re.compile(r"(?<!\.)\.(?!\.)\s+|[!?]+|\n+|;")
 _WORDS_MASKED = (
     "kill", "killing", "suicide", "suicidal", "die", "died", "dying", "death", "dead", "cut", "cutting", "hang",
@@ -46,7 +46,8 @@ def folded(text: str) -> str:
     text = unicodedata.normalize("NFKC", text.translate(_QUOTES))
     text = unicodedata.normalize("NFD", visible(text).lower())
     text = "".join(c for c in text if unicodedata.category(c) != "Mn").translate(_LOOKALIKES)
-    text = _LONG.sub(r"\1\1", _LONG_END.sub(r"\1", text))
+    text = _LONG_END.sub(lambda found: found[0] if found[2] is None else found[1], text)
+    text = _LONG.sub(r"\1\1", text)
     text = _MIXED.sub(lambda found: found[0].translate(_DIGITS), text)
     text = _MASKED.sub(lambda found: unmasked(found[0]), text)
     text = _APART.sub(lambda found: together(found[0]), text)

@@ -1,8 +1,10 @@
 """What is set for HAProxy before Ray starts; that requests go through it is in test_service."""
 
 import os
+import resource
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -156,3 +158,42 @@ def test_nobody_else_can_reach_the_admin_socket() -> None:
     assert all(folder == place or folder in place.parents for place in places)
     node = "f" * 56
     assert len(str(folder / node / "admin.sock")) + len(".1234567.tmp") < 108
+
+
+@pytest.mark.parametrize(("files", "connections"), [(resource.RLIM_INFINITY, 4096), (20_000, 4096), (4096, 1598)])
+def test_it_takes_as_many_connections_as_it_may_open_files(
+    monkeypatch: pytest.MonkeyPatch, files: int, connections: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
+    assert haproxy.connections() == connections
+
+
+def test_it_starts_with_few_open_files_and_is_left_out_with_fewer(tmp_path: Path) -> None:
+    """A machine's limit is a process' own, so another process has it here."""
+    code = f"""
+import resource, subprocess, sys
+from configs.load import load
+from serving import haproxy
+serving = load("demo").serving
+if haproxy.hindrance(serving):
+    sys.exit(3)
+resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
+config = {str(tmp_path / "some.cfg")!r}
+text = "global\\n maxconn %d\\ndefaults\\n mode http\\n timeout client 1s\\n timeout connect 1s\\n timeout server 1s\\n"
+frontend = "listen a\\n bind unix@{tmp_path}/s.sock\\n"
+for more, ends in ((0, False), (1000, True)):
+    open(config, "w").write(text % (haproxy.connections() + more) + frontend)
+    process = subprocess.Popen([haproxy.binary(), "-db", "-f", config], stderr=subprocess.DEVNULL)
+    try:
+        ended = process.wait(2) != 0
+    except subprocess.TimeoutExpired:
+        ended = False
+        process.kill()
+    assert ended == ends, (more, ended)
+resource.setrlimit(resource.RLIMIT_NOFILE, (300, 300))
+assert "open files" in haproxy.hindrance(serving)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if done.returncode == 3:
+        pytest.skip("HAProxy does not run here")
+    assert done.returncode == 0, done.stderr
