@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from configs.settings import Settings
@@ -20,6 +19,7 @@ from tests.pipelines.generation.tiny import make
 from tests.ports import free_port
 from tests.serving.conftest import settings_for
 from tests.serving.load import Load
+from tests.serving.processes import processes
 
 pytestmark = pytest.mark.slow
 TWO = [f"serving.{name}.{limit}_replicas=2" for name in ("ingress", "gm", "im") for limit in ("min", "max")]
@@ -37,18 +37,6 @@ def running(ray_cluster: None, models: ModelPaths, tmp_path_factory: pytest.Temp
 
 def url(settings: Settings) -> str:
     return f"http://127.0.0.1:{settings.serving.port}"
-
-
-def processes(*titles: str) -> list[psutil.Process]:
-    """Living processes below this one whose command holds one of the words."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if process.status() != psutil.STATUS_ZOMBIE and any(t in " ".join(process.cmdline()) for t in titles):
-                found.append(process)
-        except psutil.NoSuchProcess:
-            continue
-    return sorted(found, key=lambda process: process.pid)
 
 
 def until(condition: Callable[[], bool], seconds: float = 90) -> None:
