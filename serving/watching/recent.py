@@ -94,21 +94,27 @@ class Recent:
             row[-1] += value
 
     def seen(self, seconds: float) -> Seen:
-        """The last ``seconds``, or what there is of them."""
+        """The last ``seconds`` in whole steps, or what there is of them."""
         with self._lock:
             now = self._clock()
-            found = merged(step for begun, step in self._steps if begun > now - seconds - STEP_S)
+            since = step_of(now - min(seconds, KEPT_S))
+            found = merged(step for begun, step in self._steps if begun >= since)
             found.gauges = {name: dict(rows) for name, rows in self._gauges.items()}
-            found.seconds = max(1.0, min(seconds, KEPT_S, now - self._started))
+            found.seconds = max(1.0, now - max(since, self._started))
             return found
 
     def _now(self) -> Seen:
-        begun = self._clock() // STEP_S * STEP_S
+        begun = step_of(self._clock())
         if not self._steps or self._steps[-1][0] != begun:
             self._steps.append((begun, Seen()))
             while self._steps[0][0] < begun - KEPT_S:
                 self._steps.popleft()
         return self._steps[-1][1]
+
+
+def step_of(moment: float) -> float:
+    """When the step that a moment lies in began."""
+    return moment // STEP_S * STEP_S
 
 
 def merged(several: Iterable[Seen]) -> Seen:

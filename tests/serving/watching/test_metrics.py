@@ -122,6 +122,20 @@ def test_recent_numbers_are_those_of_the_window() -> None:
     assert len(recent._steps) == 1
 
 
+def test_a_rate_is_over_the_time_that_was_counted_which_is_whole_steps() -> None:
+    clock = Clock()
+    recent = Recent(clock)
+    for _ in range(100):
+        clock.now += 1
+        recent.add(d.NEW_TOKENS, 5, ("gm",))
+    clock.now += 9
+    for window in (1, 10, 30, 60):
+        seen = recent.seen(window)
+        assert window <= seen.seconds < window + 10
+        assert seen.rate(d.NEW_TOKENS) <= 5
+    assert recent.seen(60).rate(d.NEW_TOKENS) == pytest.approx(5 * 61 / 69)  # 61 of them since 1040
+
+
 def test_numbers_of_several_replicas_add_up_and_the_last_error_is_the_latest() -> None:
     both = []
     for error_at, seconds in ((50.0, 0.02), (70.0, 0.04)):
