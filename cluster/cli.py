@@ -15,8 +15,8 @@ import typer
 from cluster import failures, session
 from cluster.groups import feedback_app, keys_app, rollout_app
 from cluster.options import Config, Debug, Mode, Set, alone, console, read
-from configs.load import to_yaml
-from configs.training import ModelName, StageName
+from cluster.running import running_app
+from configs.training import SCRATCH, ModelName, StageName
 
 app = typer.Typer(
     name="llumi",
@@ -38,6 +38,7 @@ def show_version(value: bool) -> None:
 
 Version = Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")]
 
+app.add_typer(running_app)
 app.add_typer(keys_app)
 app.add_typer(rollout_app)
 app.add_typer(feedback_app, name="feedback")
@@ -110,8 +111,6 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train one stage of one model: SFT, DPO on votes, DPO on ratings."""
-    from configs.training import SCRATCH
-
     settings = read(config, overrides)
     base = ["base"] if settings.model.base == SCRATCH else []
     alone(settings, config, [*base, f"train/{model}/{stage}"])
@@ -228,66 +227,6 @@ def export(
         console=console,
     ):
         typer.echo(delivered.target)
-
-
-@app.command()
-def serve(config: Config, overrides: Set = None, debug: Debug = False) -> None:
-    """Serve GM and IM over HTTP until Ctrl-C."""
-    from cluster.service import serve as serve_both
-
-    serve_both(read(config, overrides), console, debug=Mode.debug)
-
-
-@app.command()
-def status(
-    config: Config,
-    window: Annotated[
-        float, typer.Option(metavar="SECONDS", min=1, max=900, help="How far back rates and counts reach.")
-    ] = 300,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
-    overrides: Set = None,
-    debug: Debug = False,
-) -> None:
-    """The service that runs: deployments, replicas, versions, queue, rates, health, recent errors by name.
-
-    Ends with 1 where it is not well.
-    """
-    from cluster.status import status as show_status
-
-    raise typer.Exit(show_status(read(config, overrides), window_s=window, as_json=as_json, debug=Mode.debug))
-
-
-@app.command()
-def submit(
-    config: Config,
-    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="For example: -- llumi run demo")],
-    overrides: Set = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Print the job's id and do not wait.")] = False,
-    debug: Debug = False,
-) -> None:
-    """Run a command as a job on the cluster of CONFIG; ends with the job's exit code."""
-    from cluster.jobs import submit as submit_job
-
-    raise typer.Exit(submit_job(read(config, overrides), command, detach=detach, console=console, debug=Mode.debug))
-
-
-@app.command()
-def demo(
-    output: Annotated[str | None, typer.Option(help="Folder to write; runs/demo unless given.")] = None,
-    overrides: Set = None,
-    debug: Debug = False,
-) -> None:
-    """The whole way on the built-in sample, then a draft and a revision over HTTP."""
-    from cluster.demo import demo as run_demo
-
-    given = [f"output={output}"] if output else []
-    run_demo(read("demo", [*(overrides or ()), *given]), console, debug=Mode.debug)
-
-
-@app.command("config")
-def show_config(config: Config, overrides: Set = None, debug: Debug = False) -> None:
-    """Print the resolved configuration."""
-    typer.echo(to_yaml(read(config, overrides)), nl=False)
 
 
 @app.command("version")
