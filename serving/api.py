@@ -24,7 +24,7 @@ from serving.middleware import surround
 from serving.playground import routes as playground
 from serving.services import Services
 
-API_VERSION = "1.0.0"
+API_VERSION = "1.0.1"
 """Of the interface: the first number changes with what breaks clients, the second with what is new."""
 DESCRIPTION = (
     "Drafts of supportive replies to posts, and revisions of helpers' drafts. Drafts go to a human helper who "

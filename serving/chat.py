@@ -11,12 +11,12 @@ answer. Beside OpenAI's fields an answer carries ``risk`` and ``resources_requir
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from configs.training import ModelName
-from serving.bodies import MOST_DRAFTS, RefusalBody, RiskBody, SamplingFields
+from serving.bodies import MOST_DRAFTS, Ended, RefusalBody, RiskBody, SamplingFields
 from serving.catalogue import NAMES, known
-from serving.wire import ApiError, Body, Post, Text
+from serving.wire import ApiError, Body, Post, PostId, Text
 
 Zero = Annotated[float, Field(ge=0, le=0)]
 SHAPES: dict[ModelName, tuple[str, ...]] = {"gm": ("user",), "im": ("user", "assistant")}
@@ -59,6 +59,15 @@ class TextFormat(Body):
     type: Literal["text"]
 
 
+class Metadata(Body):
+    """Whatever the client keeps beside its request, one key of which is read."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Text] = Field(init=False)
+
+    post_id: PostId | None = Field(None, description="The caller's own id of the post.")
+
+
 class ChatRequest(SamplingFields):
     """Asks llumi-gm for drafts, or llumi-im for a revision."""
 
@@ -74,7 +83,7 @@ class ChatRequest(SamplingFields):
     frequency_penalty: Zero | None = Field(None, description="Only 0.")
     response_format: TextFormat | None = None
     store: Literal[False] | None = None
-    metadata: dict[Text, Text] | None = Field(None, description="post_id: the caller's own id of the post.")
+    metadata: Metadata | None = None
     user: str | None = Field(None, description="Not read: who asks is known by the key.")
     safety_identifier: str | None = Field(None, description="Not read.")
 
@@ -84,11 +93,8 @@ class ChatRequest(SamplingFields):
         if tuple(message.role for message in self.messages) != SHAPES[name]:
             raise ApiError(400, TEXTS[name], code="messages_not_supported", param="messages")
         texts = [message.text() for message in self.messages]
-        post_id = (self.metadata or {}).get("post_id")
-        if post_id is not None and not 1 <= len(post_id) <= 128:
-            message = "metadata.post_id must have 1 to 128 characters"
-            raise ApiError(400, message, code="invalid_value", param="metadata")
-        return name, Post(text=texts[0], id=post_id), texts[1] if len(texts) > 1 else None
+        post = Post(text=texts[0], id=self.metadata.post_id if self.metadata else None)
+        return name, post, texts[1] if len(texts) > 1 else None
 
     def tokens(self) -> int | None:
         """Most new tokens; raises ApiError where both names are used with different numbers."""
@@ -136,7 +142,7 @@ class Choice(BaseModel):
 
     index: int
     message: ChatMessage
-    finish_reason: Literal["stop", "length", "content_filter"]
+    finish_reason: Ended
     logprobs: ChatLogprobs | None = None
 
 

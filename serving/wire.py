@@ -66,6 +66,8 @@ OPENAI_ONLY = frozenset(
 
 Text = Annotated[str, Field(min_length=0)]
 """A string that can be encoded: pydantic takes half a surrogate pair in a plain ``str`` and refuses it here."""
+PostId = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")]
+"""The caller's own id of a post."""
 
 
 class Body(BaseModel):
@@ -79,12 +81,8 @@ class Post(Body):
 
     title: Text = ""
     text: Text = ""
-    id: str | None = Field(
-        None,
-        min_length=1,
-        max_length=128,
-        pattern=r"^[\x21-\x7e]+$",
-        description="The caller's own id of the post, t3_... for one of Reddit's; it can be forgotten by it.",
+    id: PostId | None = Field(
+        None, description="The caller's own id of the post, t3_... for one of Reddit's; it can be forgotten by it."
     )
 
 

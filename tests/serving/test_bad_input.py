@@ -166,6 +166,7 @@ OPTIONS: dict[str, st.SearchStrategy[Any]] = {
     "seed": st.integers(-(2**63), 2**63 - 1),
 }
 N = {"n": st.integers(1, 4), "logprobs": st.booleans()}
+METADATA = {"metadata": st.fixed_dictionaries({}, optional={"post_id": WORDS, "about": WORDS})}
 
 
 def messages(body: dict[str, Any]) -> dict[str, Any]:
@@ -182,7 +183,9 @@ RIGHT: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "/v1/improve": st.fixed_dictionaries(
         HELPERS, optional={name: values for name, values in OPTIONS.items() if name != "stream"}
     ),
-    "/v1/chat/completions": st.fixed_dictionaries({**HELPERS, **MODEL}, optional={**OPTIONS, **N}).map(messages),
+    "/v1/chat/completions": st.fixed_dictionaries({**HELPERS, **MODEL}, optional={**OPTIONS, **N, **METADATA}).map(
+        messages
+    ),
 }
 ROUTES = st.sampled_from(sorted(RIGHT))
 

@@ -186,6 +186,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "a tool": ({"tools": []}, "tools", "unsupported_parameter"),
     "a penalty": ({"presence_penalty": 0.5}, "presence_penalty", "less_than_equal"),
     "a form of answer": ({"response_format": {"type": "json_object"}}, "response_format.type", "literal_error"),
+    "an id with spaces": ({"metadata": {"post_id": "zebrafish 7"}}, "metadata.post_id", "string_pattern_mismatch"),
+    "an id without end": ({"metadata": {"post_id": "zebrafish" * 20}}, "metadata.post_id", "string_too_long"),
     "an unknown field": ({"extra_body": {"zebrafish": 1}}, None, "unknown_field"),
     "a hot temperature": ({"temperature": 9}, "temperature", "less_than_equal"),
     "no tokens": ({"max_tokens": 0}, "max_tokens", "greater_than_equal"),
