@@ -4,9 +4,10 @@ Rates are this worker's and leave out evaluations and checkpoints. Model FLOPs f
 et al. 2022 (PaLM, appendix B): what the mathematics takes, recomputed activations not counted.
 """
 
+import math
 import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,6 +46,13 @@ PEAKS: Mapping[str, float] = {
 The longest name that fits counts, so that an H100 PCIe is no H100 SXM.
 """
 GIB = 2**30
+
+
+def standard_error(values: Sequence[float]) -> float | None:
+    """Standard error of the mean of independent values, None where fewer than two tell nothing of it."""
+    if len(values) < 2:
+        return None
+    return float(torch.tensor(values, dtype=torch.float64).std()) / math.sqrt(len(values))
 
 
 def peak_of(device: str | None) -> float | None:

@@ -167,22 +167,33 @@ def evaluated(settings: Settings, model: str, stage: str, adapter: Path) -> tupl
 def trained(
     settings: Settings, sources: Mapping[str, Manifest], model: str, stage: str, last: Mapping[str, float]
 ) -> tuple[Metric, ...]:
-    """The last figures of training on its validation split; a share has Wilson's interval over pairs."""
+    """The last figures of training on its validation split: Wilson's interval over pairs, Student's over batches."""
     tokens = sources.get(f"tokens/{model}/{stage}")
     n = tokens.rows["validation"].kept if tokens and "validation" in tokens.rows else 0
     found = []
+    confidence = settings.evaluation.confidence
     if n and ACCURACY in last:
         from pipelines.evaluation.statistics import wilson
 
-        share, confidence = last[ACCURACY], settings.evaluation.confidence
+        share = last[ACCURACY]
         method = f"{confidence:.0%}, Wilson over pairs, as if each had a post of its own"
-        low, high = wilson(round(share * n), n, confidence)
         label = "share of validation pairs whose chosen reply is ranked first, against the model it started from"
-        found.append(Metric("accuracy", label, share, low, high, n, method))
+        found.append(Metric("accuracy", label, share, *wilson(round(share * n), n, confidence), n, method))
     if LOSS in last:
-        label = "loss on the validation split"
-        found.append(Metric("loss", label, last[LOSS], None, None, n, "no interval: losses by row are not kept"))
+        low, high = student(last, confidence)
+        method = "one batch: no interval" if low is None else f"{confidence:.0%}, Student's t over batches of rows"
+        found.append(Metric("loss", "loss on the validation split", last[LOSS], low, high, n, method))
     return tuple(found)
+
+
+def student(last: Mapping[str, float], confidence: float) -> tuple[float | None, float | None]:
+    """The interval of the held-out loss from its standard error over batches, where there were two or more."""
+    if "eval_loss_se" not in last:
+        return None, None
+    from scipy import stats
+
+    reach = stats.t.ppf((1 + confidence) / 2, last["eval_batches"] - 1) * last["eval_loss_se"]
+    return last[LOSS] - float(reach), last[LOSS] + float(reach)
 
 
 def data_facts(sources: Mapping[str, Manifest], model: str, stage: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from datasets import Dataset
 from transformers import TrainingArguments
 
 from pipelines.training.feeding import Fed
-from pipelines.training.metrics import Meter
+from pipelines.training.metrics import Meter, standard_error
 from pipelines.training.rows import ROW
 from pipelines.training.watch import Watch
 
@@ -43,6 +43,8 @@ class TokenRows(Fed):
     def __init__(self, *args: Any, **rest: Any):
         super().__init__(*args, **rest)
         self.data_collator = Carrying(self.data_collator, self.carried)
+        self.batch_losses: list[float] = []
+        """Held-out losses of the evaluation under way, one a batch and worker."""
 
     def carry(self, column: str) -> None:
         """Have one more column come with each batch."""
@@ -66,6 +68,12 @@ class TokenRows(Fed):
             self.watch.saw(loss, [int(position) for position in positions])
         return loss
 
+    def prediction_step(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor | None, Any, Any]:
+        found: tuple[torch.Tensor | None, Any, Any] = super().prediction_step(*args, **kwargs)  # type: ignore[misc]
+        if found[0] is not None:
+            self.batch_losses += self.accelerator.gather(found[0].detach().float().reshape(1)).tolist()
+        return found
+
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         if self.meter is None:
             super()._maybe_log_save_evaluate(*args, **kwargs)  # type: ignore[misc]
@@ -76,6 +84,10 @@ class TokenRows(Fed):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if self.meter is not None and "loss" in logs:
             logs |= self.meter.read()
+        if "eval_loss" in logs:
+            error, batches = standard_error(self.batch_losses), len(self.batch_losses)
+            self.batch_losses.clear()
+            logs |= {"eval_loss_se": error, "eval_batches": batches} if error is not None else {}
         super().log(logs, *args, **kwargs)  # type: ignore[misc]
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:

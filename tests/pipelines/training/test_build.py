@@ -13,7 +13,7 @@ from configs.errors import StageOrderError, TrainingError
 from configs.settings import Settings
 from pipelines.layout import Layout
 from pipelines.manifest import Manifest
-from pipelines.training import build, curves, reference
+from pipelines.training import build, curves, provenance, reference
 from pipelines.training.weights import load_model
 from tests.pipelines.training.conftest import Build, Inputs
 
@@ -68,6 +68,14 @@ def test_the_card_names_use_limits_and_the_rows(sft_adapter: Path) -> None:
     assert "## Intended use" in card and "## Limits" in card
     assert manifest.key in card and all(print_ in card for print_ in manifest.inputs.values())
     assert f"learning_rate: {manifest.settings['own']['learning_rate']}" in card
+
+
+def test_the_card_gives_the_held_out_loss_with_an_interval(sft_adapter: Path) -> None:
+    last = read_manifest(sft_adapter).figures["last"]
+    assert last["eval_loss_se"] > 0 and last["eval_batches"] >= 2
+    low, high = provenance.student(last, 0.95)
+    row = next(line for line in (sft_adapter / "README.md").read_text().splitlines() if line.startswith("| loss on"))
+    assert f"{low:.4g} to {high:.4g}" in row and low < last["eval_loss"] < high
 
 
 @pytest.mark.slow
