@@ -7,11 +7,8 @@ Triage comes first and looks at the whole post; a post that gets no draft costs 
 nor a model. What is known of the request is left in its state, for the access log.
 """
 
-import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from starlette.requests import Request
 
@@ -20,13 +17,12 @@ from configs.training import ModelName
 from pipelines.generation.engine import Sampling, Usage
 from pipelines.retrieval.lookup import Example
 from serving.access.caller import NOBODY, Caller
+from serving.bodies import RefusalBody, RiskBody, Safety
 from serving.drafting import Asked, Drafted, assess
 from serving.fitting import Fitting
 from serving.models import ModelLike
 from serving.services import Services
-from serving.wire import Post, draft_text, post_text, unavailable
-
-Item = TypeVar("Item")
+from serving.wire import Post, draft_text, post_text
 
 
 @dataclass(frozen=True)
@@ -35,6 +31,11 @@ class Asking:
 
     name: ModelName
     model: ModelLike
+    caller: Caller
+    post: Post
+    """As it was sent; ``asked`` holds it as the prompt presents it."""
+    draft: str | None
+    """The helper's, as it was sent."""
     asked: Asked
     examples: Sequence[Example]
     """Similar posts in the prompt."""
@@ -48,6 +49,16 @@ class Asking:
         """Of the model that answered; one that is being rolled out may have answered or not."""
         version: str | None = (await self.model.info(self.asked.request_id)).get("version")
         return version
+
+    def safety(self, written: Sequence[Drafted] = ()) -> Safety:
+        """What the answer says beside its texts, as far as it is known when this much was written."""
+        risk, given = self.asked.risk, any(one.text is not None for one in written)
+        return Safety(
+            risk=RiskBody.of(risk),
+            resources_required=risk.resources_required or any(one.resources_required for one in written),
+            refusal=RefusalBody.of(written[0].refusal) if written and not given else None,
+            post_cut=self.post_cut,
+        )
 
 
 async def prepared(
@@ -74,7 +85,8 @@ async def prepared(
         risk=risk,
         may_draft_acute=caller.may("acute"),
     )
-    return Asking(name, Fitting(model) if services.serving.api.long_posts == "cut" else model, asked, examples)
+    fitting = Fitting(model) if services.serving.api.long_posts == "cut" else model
+    return Asking(name, fitting, caller, post, draft, asked, examples)
 
 
 def caller_of(request: Request) -> Caller:
@@ -86,50 +98,3 @@ def caller_of(request: Request) -> Caller:
 def together(drafted: Sequence[Drafted]) -> Usage:
     """Tokens of several texts."""
     return Usage(sum(one.usage.prompt_tokens for one in drafted), sum(one.usage.new_tokens for one in drafted))
-
-
-def whole(drafted: Drafted) -> Drafted:
-    """The same; raises ApiError where the engine gave the request up half-way, as one that is stopped does."""
-    if drafted.finish_reason == "cancelled":
-        raise unavailable("the model was stopped during this request", "unavailable")
-    return drafted
-
-
-async def merged(streams: Sequence[AsyncGenerator[Item, None]]) -> AsyncGenerator[tuple[int, Item], None]:
-    """What several generators yield, as it comes, with the number of the one that it came from.
-
-    Each runs in a task of its own. The first that fails ends all; so does closing this one.
-    """
-    queue: asyncio.Queue[tuple[int, Item | Exception | None]] = asyncio.Queue(len(streams))
-    closing = False
-
-    async def run(number: int, stream: AsyncGenerator[Item, None]) -> None:
-        end: Exception | None = None
-        try:
-            async with aclosing(stream):
-                async for item in stream:
-                    await queue.put((number, item))
-        except asyncio.CancelledError:
-            if closing:
-                raise
-            end = unavailable("the request was cancelled from within", "unavailable")  # or its reader would wait
-        except Exception as error:
-            end = error
-        await queue.put((number, end))
-
-    tasks = [asyncio.create_task(run(number, stream)) for number, stream in enumerate(streams)]
-    try:
-        running = len(tasks)
-        while running:
-            number, item = await queue.get()
-            if isinstance(item, Exception):
-                raise item
-            if item is None:
-                running -= 1
-            else:
-                yield number, item
-    finally:
-        closing = True
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

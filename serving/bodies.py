@@ -9,18 +9,14 @@ from pydantic import BaseModel, Field
 
 from configs.serving import GenerationSettings
 from pipelines.generation.engine import Sampling, Usage
-from serving.drafting import Refusal
+from serving.drafting import SEEDS, Ended, Refusal
 from serving.safety.risk import Action, Level, Risk
 from serving.wire import ApiError, Body, Post, Text
 
 MOST_DRAFTS = 16
 """Bound of ``n`` in the interface; ``serving.api.max_drafts`` may be lower."""
-SEEDS = 2**63
-"""Seeds are taken modulo this."""
 
 StopText = Annotated[str, Field(min_length=1, max_length=64)]
-Ended = Literal["stop", "length", "content_filter"]
-"""By itself or at a stop text; at ``max_tokens``; kept back by the triage or the guard."""
 
 
 class SamplingFields(Body):
@@ -125,17 +121,22 @@ class DraftBody(BaseModel):
     logprobs: list[float] | None = Field(None, description="Of each token, where asked for.")
 
 
-class Answer(BaseModel):
+class Safety(BaseModel):
+    """What every answer says beside its texts."""
+
+    risk: RiskBody
+    resources_required: bool = Field(description="The caller must show local crisis resources.")
+    refusal: RefusalBody | None = Field(description="Why nothing is given; null where something is.")
+    post_cut: bool = Field(description="The middle of the post was left out of the prompt.")
+
+
+class Answer(Safety):
     """What both answers carry."""
 
     request_id: str
     version: str | None = Field(description="Version of the model that wrote.")
     finish_reason: Ended = Field(description="Of the first draft, or of the revision.")
     usage: Usage = Field(description="Tokens of all drafts and attempts.")
-    risk: RiskBody
-    resources_required: bool = Field(description="The caller must show local crisis resources.")
-    refusal: RefusalBody | None = Field(description="Why nothing is given; null where something is.")
-    post_cut: bool = Field(description="The middle of the post was left out of the prompt.")
     examples: list[ExampleBody] | None = Field(None, description="Similar posts in the prompt, where asked for.")
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from configs.training import ModelName
-from serving.bodies import MOST_DRAFTS, Ended, RefusalBody, RiskBody, SamplingFields
+from serving.bodies import MOST_DRAFTS, Ended, Safety, SamplingFields
 from serving.catalogue import NAMES, known
 from serving.wire import ApiError, Body, Post, PostId, Text
 
@@ -146,17 +146,8 @@ class Choice(BaseModel):
     logprobs: ChatLogprobs | None = None
 
 
-class Safety(BaseModel):
-    """What our answers carry beside OpenAI's fields."""
-
-    risk: RiskBody
-    resources_required: bool
-    refusal: RefusalBody | None = None
-    post_cut: bool
-
-
 class ChatResponse(Safety):
-    """OpenAI's ``chat.completion``."""
+    """OpenAI's ``chat.completion``, and what our answers say beside its fields."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"

@@ -15,14 +15,16 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from configs.safety import SafetySettings
-from pipelines.generation.engine import FinishReason, Logprob, Messages, Piece, Sampling, Usage
+from pipelines.generation.engine import Logprob, Messages, Piece, Sampling, Usage
+from serving.merging import merged
 from serving.models import ModelLike
 from serving.safety.release import Release
 from serving.safety.risk import Risk
 from serving.services import Services
+from serving.wire import unavailable
 
-Finish = FinishReason | Literal["content_filter"]
+Ended = Literal["stop", "length", "content_filter"]
+"""By itself or at a stop text; at ``max_tokens``; kept back by the triage or the guard."""
 NOTHING = Usage(0, 0)
 SEEDS = 2**63
 """Seeds are taken modulo this."""
@@ -42,6 +44,11 @@ class Asked:
     risk: Risk
     may_draft_acute: bool = False
     """The caller's key has the scope ``acute``."""
+
+    @property
+    def withheld(self) -> bool:
+        """Nothing is written: the post is at acute risk and the caller may have no draft for such a one."""
+        return self.risk.level == "acute" and not self.may_draft_acute
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,7 @@ class Drafted:
     regenerations: int
     usage: Usage
     """Tokens of all attempts."""
-    finish_reason: Finish
+    finish_reason: Ended
     logprobs: tuple[Logprob, ...] | None = None
 
 
@@ -74,8 +81,9 @@ class Drafted:
 class Attempts:
     """What the attempts at one answer have come to."""
 
+    services: Services
+    model: ModelLike
     asked: Asked
-    settings: SafetySettings
     regenerations: int = 0
     usage: Usage = NOTHING
     broken: tuple[str, ...] = ()
@@ -89,76 +97,92 @@ class Attempts:
         """Count the tokens of one attempt."""
         self.usage = Usage(self.usage.prompt_tokens + usage.prompt_tokens, self.usage.new_tokens + usage.new_tokens)
 
+    def breaks(self, text: str) -> bool:
+        """Whether the text breaks a rule, which is then counted and remembered."""
+        guard, asked = self.services.guard, self.asked
+        self.broken = guard.look(text, post=asked.post, draft=asked.draft, prompt=asked.prompt)
+        self.harmful |= guard.harmful(self.broken)
+        for rule in self.broken:
+            self.services.metrics.guard(rule)
+        return bool(self.broken)
+
     def again(self) -> bool:
         """Prepare one more attempt, unless there were enough."""
-        if self.regenerations >= self.settings.regenerations:
+        settings = self.services.serving.safety
+        if self.regenerations >= settings.regenerations:
             return False
         self.regenerations += 1
+        self.services.metrics.regenerated(self.model.name)
         first, seed = self.asked.sampling, self.asked.sampling.seed
         self.sampling = replace(
             first,
-            temperature=max(first.temperature, self.settings.regeneration_temperature),
+            temperature=max(first.temperature, settings.regeneration_temperature),
             seed=None if seed is None else (seed + self.regenerations * SEED_STEP) % SEEDS,
         )
         return True
 
-    def ended(
-        self,
-        text: str | None,
-        finish: Finish,
-        refusal: Refusal | None = None,
-        logprobs: tuple[Logprob, ...] | None = None,
-    ) -> Drafted:
-        """The outcome."""
-        required = self.asked.risk.resources_required or self.harmful
-        return Drafted(
-            text, refusal, self.asked.risk, required, self.regenerations, self.usage, finish, logprobs
-        )  # fmt: skip
+    def written(self, text: str, last: Piece | None, logprobs: tuple[Logprob, ...] | None) -> Drafted:
+        """An attempt passed the guard; raises ApiError where the engine gave it up half-way, as one that is stopped."""
+        finish = (last and last.finish_reason) or "stop"
+        if finish == "cancelled":
+            raise unavailable("the model was stopped during this request", "unavailable")
+        return self.outcome(text, None, finish, logprobs)
 
     def refused(self) -> Drafted:
         """No attempt passed the guard."""
+        self.services.metrics.refused("guard")
         tries = "once" if not self.regenerations else f"{self.regenerations + 1} times"
         message = f"no text that keeps the rules was written, tried {tries}; a helper should write this one"
-        return self.ended(None, "content_filter", Refusal("guard", message, self.broken))
+        return self.outcome(None, Refusal("guard", message, self.broken), "content_filter")
+
+    def outcome(
+        self, text: str | None, refusal: Refusal | None, finish: Ended, logprobs: tuple[Logprob, ...] | None = None
+    ) -> Drafted:
+        """What came of it."""
+        risk = self.asked.risk
+        required = risk.resources_required or self.harmful
+        return Drafted(text, refusal, risk, required, self.regenerations, self.usage, finish, logprobs)
 
 
 async def assess(services: Services, post: str, draft: str | None = None) -> Risk:
     """The triage of one request, counted."""
     risk = await services.triage.assess(post, draft)
-    if services.metrics is not None:
-        services.metrics.triage(risk.level)
+    services.metrics.triage(risk.level)
     return risk
 
 
-def withheld(services: Services, asked: Asked) -> Drafted | None:
-    """The refusal of a draft for an acute post, or None where the caller may have one."""
-    if asked.risk.level != "acute" or asked.may_draft_acute:
-        return None
-    count_refusal(services, "acute_risk")
+def withheld(services: Services, asked: Asked) -> Drafted:
+    """The refusal of a draft for a post at acute risk."""
+    services.metrics.refused("acute_risk")
     message = (
         "the post shows signs of acute risk: bring it before a trained person now and show local crisis resources; "
         "drafts for such posts need a key with the scope acute"
     )
     refusal = Refusal("acute_risk", message, asked.risk.signals)
-    return Attempts(asked, services.serving.safety).ended(None, "content_filter", refusal)
+    return Drafted(None, refusal, asked.risk, asked.risk.resources_required, 0, NOTHING, "content_filter")
 
 
 async def draft(services: Services, model: ModelLike, asked: Asked) -> Drafted:
     """One text for a request, or the reason why there is none; raises ApiError where the model fails."""
-    if (refused := withheld(services, asked)) is not None:
-        return refused
-    attempts = Attempts(asked, services.serving.safety)
+    if asked.withheld:
+        return withheld(services, asked)
+    attempts = Attempts(services, model, asked)
     while True:
         piece = await model.write(asked.request_id, asked.prompt, attempts.sampling)
         attempts.add(piece.usage)
-        if not looked_at(services, attempts, piece.text):
-            return attempts.ended(piece.text.strip(), piece.finish_reason or "stop", logprobs=piece.logprobs)
-        if not once_more(services, model, attempts):
+        if not attempts.breaks(piece.text):
+            return attempts.written(piece.text.strip(), piece, piece.logprobs)
+        if not attempts.again():
             return attempts.refused()
 
 
 def several(asked: Asked, n: int) -> list[Asked]:
-    """The request ``n`` times, each with a seed of its own where it has one; the id stays, and with it the version."""
+    """The request ``n`` times, each with a seed of its own where it has one; the id stays, and with it the version.
+
+    One that is withheld is refused once.
+    """
+    if asked.withheld:
+        return [asked]
     seed = asked.sampling.seed
     return [
         replace(asked, sampling=replace(asked.sampling, seed=None if seed is None else (seed + i) % SEEDS))
@@ -183,12 +207,12 @@ async def stream(services: Services, model: ModelLike, asked: Asked) -> AsyncGen
     written again unseen, and an ApiError is still a status. Later a broken rule ends the stream
     as ``content_filter``.
     """
-    if (refused := withheld(services, asked)) is not None:
-        yield refused
+    if asked.withheld:
+        yield withheld(services, asked)
         return
-    attempts = Attempts(asked, services.serving.safety)
+    attempts = Attempts(services, model, asked)
     while True:
-        release = Release(lambda text: looked_at(services, attempts, text))
+        release = Release(attempts.breaks)
         last: Piece | None = None
         logprobs: list[Logprob] = []
         async with aclosing(model.stream(asked.request_id, asked.prompt, attempts.sampling)) as pieces:
@@ -201,40 +225,15 @@ async def stream(services: Services, model: ModelLike, asked: Asked) -> AsyncGen
                     break
         attempts.add(last.usage if last else NOTHING)
         if not release.stopped:
-            finish = last.finish_reason if last and last.finish_reason else "stop"
-            yield attempts.ended(
-                release.released, finish, logprobs=tuple(logprobs) if asked.sampling.logprobs else None
-            )
+            yield attempts.written(release.released, last, tuple(logprobs) if asked.sampling.logprobs else None)
             return
-        if release.released or not once_more(services, model, attempts):
-            if release.released:
-                count_refusal(services, "guard")
+        if release.released or not attempts.again():
             yield attempts.refused()
             return
 
 
-def looked_at(services: Services, attempts: Attempts, text: str) -> bool:
-    """Whether the text breaks a rule, which is then counted and remembered."""
-    asked = attempts.asked
-    attempts.broken = services.guard.look(text, post=asked.post, draft=asked.draft, prompt=asked.prompt)
-    attempts.harmful |= services.guard.harmful(attempts.broken)
-    if services.metrics is not None:
-        for rule in attempts.broken:
-            services.metrics.guard(rule)
-    return bool(attempts.broken)
-
-
-def once_more(services: Services, model: ModelLike, attempts: Attempts) -> bool:
-    """Whether the answer is written again; counted either way."""
-    if not attempts.again():
-        count_refusal(services, "guard")
-        return False
-    if services.metrics is not None:
-        services.metrics.regenerated(model.name)
-    return True
-
-
-def count_refusal(services: Services, reason: str) -> None:
-    """For the metrics."""
-    if services.metrics is not None:
-        services.metrics.refused(reason)
+def streams(
+    services: Services, model: ModelLike, asked: Asked, n: int
+) -> AsyncGenerator[tuple[int, str | Drafted], None]:
+    """``n`` streams at once, each item with the number of its text."""
+    return merged([stream(services, model, one) for one in several(asked, n)])

@@ -15,11 +15,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from serving.asking import Asking, merged, prepared, together, whole
+from serving.asking import Asking, prepared, together
 from serving.bodies import (
     DraftBody,
     EditBody,
-    Ended,
     ExampleBody,
     GenerateRequest,
     GenerateResponse,
@@ -27,13 +26,12 @@ from serving.bodies import (
     ImproveResponse,
     PreservationBody,
     RefusalBody,
-    RiskBody,
 )
-from serving.drafting import Drafted, draft, drafts, several, stream, withheld
+from serving.drafting import Drafted, draft, drafts, streams
 from serving.edits import edits
 from serving.errors import ERRORS
 from serving.preservation import common_words, preservation
-from serving.recording import record
+from serving.recording import recorded
 from serving.services import Services
 from serving.sse import event, event_schema, streamed, unless_gone
 from serving.wire import ApiError
@@ -58,19 +56,18 @@ def router(services: Services) -> APIRouter:
         check_drafts(body.n, services)
         sampling = body.sampling(services.generation, most_tokens(services), logprobs=body.logprobs)
         asking = await prepared(services, request, "gm", body.post, None, sampling)
-        refused = withheld(services, asking.asked)
         if body.stream:
-            events = generated_events(services, request, body, asking, refused)
+            events = generated_events(services, request, body, asking)
             return await streamed(request, events, lambda error: event(error.body, "error"))
-        written = [] if refused else await unless_gone(request, drafts(services, asking.model, asking.asked, body.n))
-        return await generated(services, request, body, asking, [whole(one) for one in written], refused)
+        written = await unless_gone(request, drafts(services, asking.model, asking.asked, body.n))
+        return await generated(services, request, body, asking, written)
 
     @routes.post("/v1/improve", response_model=ImproveResponse, responses=ERRORS, operation_id="improve")
     async def improve(body: ImproveRequest, request: Request) -> Any:
         """A revision of what a helper wrote, and what changed."""
         sampling = body.sampling(services.generation, most_tokens(services))
         asking = await prepared(services, request, "im", body.post, body.draft, sampling)
-        drafted = whole(await unless_gone(request, draft(services, asking.model, asking.asked)))
+        drafted = await unless_gone(request, draft(services, asking.model, asking.asked))
         return await improved(services, request, body, asking, drafted)
 
     return routes
@@ -89,37 +86,25 @@ def check_drafts(n: int, services: Services, status: int = 422) -> None:
         raise ApiError(status, message, code="too_large", param="n")
 
 
-def ended(drafted: Drafted) -> Ended:
-    """Why a text ended, as the interface says it."""
-    reason = drafted.finish_reason
-    assert reason != "cancelled"
-    return reason
-
-
 async def generated(
-    services: Services,
-    request: Request,
-    body: GenerateRequest,
-    asking: Asking,
-    written: Sequence[Drafted],
-    refused: Drafted | None,
+    services: Services, request: Request, body: GenerateRequest, asking: Asking, written: Sequence[Drafted]
 ) -> GenerateResponse:
     """The answer, recorded."""
-    common = await shared(request, asking, [refused] if refused else written, body.show_examples)
-    answer = GenerateResponse(
-        **common,
-        drafts=[
-            DraftBody(
-                text=one.text,
-                finish_reason=ended(one),
-                refusal=RefusalBody.of(one.refusal),
-                logprobs=None if one.logprobs is None or one.text is None else [float(value) for value in one.logprobs],
-            )
-            for one in written
-        ],
+    version = await recorded(services, request, "generate", asking, written)
+    return GenerateResponse(
+        **shared(asking, written, version, body.show_examples),
+        drafts=[] if asking.asked.withheld else [draft_body(one) for one in written],
     )
-    await record(services, request, "generate", asking, answer.version, body.post, [one.text for one in written])
-    return answer
+
+
+def draft_body(drafted: Drafted) -> DraftBody:
+    """One draft as the interface says it."""
+    return DraftBody(
+        text=drafted.text,
+        finish_reason=drafted.finish_reason,
+        refusal=RefusalBody.of(drafted.refusal),
+        logprobs=None if drafted.logprobs is None else [float(value) for value in drafted.logprobs],
+    )
 
 
 async def improved(
@@ -129,12 +114,10 @@ async def improved(
     changes: list[EditBody] = []
     score = None
     if drafted.text is not None:
-        found, kept = await asyncio.to_thread(compared, body.draft, drafted.text, services)
-        changes, score = found, kept
-    common = await shared(request, asking, [drafted], body.show_examples)
-    answer = ImproveResponse(**common, revision=drafted.text, edits=changes, preservation=score)
-    await record(services, request, "improve", asking, answer.version, body.post, [drafted.text], body.draft)
-    return answer
+        changes, score = await asyncio.to_thread(compared, body.draft, drafted.text, services)
+    version = await recorded(services, request, "improve", asking, [drafted])
+    common = shared(asking, [drafted], version, body.show_examples)
+    return ImproveResponse(**common, revision=drafted.text, edits=changes, preservation=score)
 
 
 def compared(before: str, after: str, services: Services) -> tuple[list[EditBody], PreservationBody]:
@@ -143,19 +126,14 @@ def compared(before: str, after: str, services: Services) -> tuple[list[EditBody
     return changes, PreservationBody(**asdict(preservation(before, after, services.embedder)))
 
 
-async def shared(request: Request, asking: Asking, written: Sequence[Drafted], show_examples: bool) -> dict[str, Any]:
-    """What both answers say, and the access log."""
-    request.state.usage = usage = together(written)
-    given = [one for one in written if one.text is not None]
+def shared(asking: Asking, written: Sequence[Drafted], version: str | None, show_examples: bool) -> dict[str, Any]:
+    """What both answers say."""
     return {
+        **vars(asking.safety(written)),
         "request_id": asking.asked.request_id,
-        "version": await asking.version(),
-        "finish_reason": ended(written[0]),
-        "usage": usage,
-        "risk": RiskBody.of(asking.asked.risk),
-        "resources_required": any(one.resources_required for one in written),
-        "refusal": None if given else RefusalBody.of(written[0].refusal),
-        "post_cut": asking.post_cut,
+        "version": version,
+        "finish_reason": written[0].finish_reason,
+        "usage": together(written),
         "examples": [
             ExampleBody(post=one.post, reply=one.reply, score=one.score, similarity=one.similarity)
             for one in asking.examples
@@ -166,28 +144,19 @@ async def shared(request: Request, asking: Asking, written: Sequence[Drafted], s
 
 
 async def generated_events(
-    services: Services, request: Request, body: GenerateRequest, asking: Asking, refused: Drafted | None
+    services: Services, request: Request, body: GenerateRequest, asking: Asking
 ) -> AsyncGenerator[bytes, None]:
     """The events of a streamed answer."""
-    asked = asking.asked
-    start = {
-        "request_id": asked.request_id,
-        "model": asking.name,
-        "risk": RiskBody.of(asked.risk).model_dump(),
-        "resources_required": asked.risk.resources_required,
-    }
+    safety = asking.safety().model_dump(mode="json", include={"risk", "resources_required"})
+    start = event({"request_id": asking.asked.request_id, "model": asking.name, **safety}, "start")
     done: dict[int, Drafted] = {}
-    started = False
-    streams = [stream(services, asking.model, one) for one in several(asking.asked, body.n)] if refused is None else []
-    async for number, item in merged(streams):
-        if not started:
-            started = True
-            yield event(start, "start")
+    async for number, item in streams(services, asking.model, asking.asked, body.n):
+        if start:
+            yield start
+            start = b""
         if isinstance(item, Drafted):
-            done[number] = whole(item)
+            done[number] = item
         else:
             yield event({"draft": number, "text": item}, "text")
-    if not started:
-        yield event(start, "start")
-    answer = await generated(services, request, body, asking, [done[number] for number in sorted(done)], refused)
+    answer = await generated(services, request, body, asking, [done[number] for number in sorted(done)])
     yield event(answer.model_dump(mode="json"), "end")

@@ -11,16 +11,15 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from serving.asking import Asking, merged, prepared, together, whole
-from serving.bodies import RefusalBody, RiskBody
-from serving.chat import ChatLogprobs, ChatMessage, ChatRequest, ChatResponse, ChatUsage, Choice, Safety, TokenLogprob
-from serving.drafting import Drafted, drafts, several, stream, withheld
+from serving.asking import Asking, prepared, together
+from serving.bodies import RefusalBody
+from serving.chat import ChatLogprobs, ChatMessage, ChatRequest, ChatResponse, ChatUsage, Choice, TokenLogprob
+from serving.drafting import Drafted, drafts, streams
 from serving.errors import ERRORS, NOT_FOUND
-from serving.native import check_drafts, ended, most_tokens
-from serving.recording import record
+from serving.native import check_drafts, most_tokens
+from serving.recording import recorded
 from serving.services import Services
 from serving.sse import DONE, event, event_schema, streamed, unless_gone
-from serving.wire import Post
 
 EVENTS = {"text/event-stream": {"schema": event_schema()}}
 
@@ -42,13 +41,11 @@ def router(services: Services) -> APIRouter:
         most = most_tokens(services)
         sampling = body.sampling(services.generation, most, logprobs=bool(body.logprobs), status=400)
         asking = await prepared(services, request, name, post, draft, sampling)
-        chat = Chat(services, request, body, asking, post, draft)
+        chat = Chat(services, request, body, asking)
         if body.stream:
             return await streamed(request, chat.events(), lambda error: event(error.body))
-        if refused := withheld(services, asking.asked):
-            return await chat.answer([refused])
         written = await unless_gone(request, drafts(services, asking.model, asking.asked, body.n or 1))
-        return await chat.answer([whole(one) for one in written])
+        return await chat.answer(written)
 
     return routes
 
@@ -56,16 +53,13 @@ def router(services: Services) -> APIRouter:
 class Chat:
     """One request and the forms of its answer."""
 
-    def __init__(
-        self, services: Services, request: Request, body: ChatRequest, asking: Asking, post: Post, draft: str | None
-    ):
-        self.services, self.request, self.body = services, request, body
-        self.asking, self.post, self.draft = asking, post, draft
+    def __init__(self, services: Services, request: Request, body: ChatRequest, asking: Asking):
+        self.services, self.request, self.body, self.asking = services, request, body, asking
         self.created = int(time.time())
 
     async def answer(self, written: Sequence[Drafted]) -> ChatResponse:
         """The whole answer, recorded."""
-        version = await self.finished(written)
+        version = await recorded(self.services, self.request, "chat", self.asking, written)
         return ChatResponse(
             id=self.asking.asked.request_id,
             created=self.created,
@@ -75,75 +69,46 @@ class Chat:
                 Choice(
                     index=index,
                     message=ChatMessage(content=one.text, refusal=one.refusal.message if one.refusal else None),
-                    finish_reason=ended(one),
+                    finish_reason=one.finish_reason,
                     logprobs=logprobs_of(one),
                 )
                 for index, one in enumerate(written)
             ],
             usage=usage_of(written),
-            **vars(self.safety(written)),
-        )
-
-    async def finished(self, written: Sequence[Drafted]) -> str | None:
-        """Log and record what was written; returns the version that wrote it."""
-        self.request.state.usage = together(written)
-        version = await self.asking.version()
-        texts = [one.text for one in written]
-        await record(self.services, self.request, "chat", self.asking, version, self.post, texts, self.draft)
-        return version
-
-    def safety(self, written: Sequence[Drafted] = ()) -> Safety:
-        """Risk, as far as it is known when this much was written."""
-        given = [one for one in written if one.text is not None]
-        risk = self.asking.asked.risk
-        return Safety(
-            risk=RiskBody.of(risk),
-            resources_required=risk.resources_required or any(one.resources_required for one in written),
-            refusal=RefusalBody.of(written[0].refusal) if written and not given else None,
-            post_cut=self.asking.post_cut,
+            **vars(self.asking.safety(written)),
         )
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """The chunks of a streamed answer."""
-        refused = withheld(self.services, self.asking.asked)
-        done: dict[int, Drafted] = {0: refused} if refused else {}
+        done: dict[int, Drafted] = {}
         begun: set[int] = set()
-        if refused:
-            for chunk in self.closing(0, refused, first=True):
-                yield chunk
-        requests = [] if refused else several(self.asking.asked, self.body.n or 1)
-        async for index, item in merged([stream(self.services, self.asking.model, one) for one in requests]):
+        n = self.body.n or 1
+        async for index, item in streams(self.services, self.asking.model, self.asking.asked, n):
             first = index not in begun
             begun.add(index)
             if isinstance(item, Drafted):
-                done[index] = whole(item)
-                for chunk in self.closing(index, item, first=first):
-                    yield chunk
+                done[index] = item
+                yield self.closing(index, item, first=first)
             else:
                 yield self.chunk(index, {"content": item}, first=first)
         written = [done[index] for index in sorted(done)]
-        await self.finished(written)
+        await recorded(self.services, self.request, "chat", self.asking, written)
         if self.body.stream_options and self.body.stream_options.include_usage:
             yield event({**self.head(), "choices": [], "usage": usage_of(written).model_dump()})
         yield DONE
 
-    def closing(self, index: int, drafted: Drafted, *, first: bool) -> list[bytes]:
+    def closing(self, index: int, drafted: Drafted, *, first: bool) -> bytes:
         """The last chunk of a choice."""
-        delta = {"refusal": drafted.refusal.message} if drafted.refusal else {}
+        refusal, logprobs = RefusalBody.of(drafted.refusal), logprobs_of(drafted)
         more: dict[str, Any] = {"resources_required": drafted.resources_required}
-        if drafted.refusal:
-            more["refusal"] = RefusalBody.of(drafted.refusal).model_dump()  # type: ignore[union-attr]
-        logprobs = logprobs_of(drafted)
-        return [
-            self.chunk(
-                index,
-                delta,
-                first=first,
-                finish_reason=ended(drafted),
-                logprobs=logprobs.model_dump() if logprobs else None,
-                more=more,
-            )
-        ]
+        return self.chunk(
+            index,
+            {"refusal": refusal.message} if refusal else {},
+            first=first,
+            finish_reason=drafted.finish_reason,
+            logprobs=logprobs.model_dump() if logprobs else None,
+            more={**more, "refusal": refusal.model_dump()} if refusal else more,
+        )
 
     def chunk(
         self,
@@ -157,7 +122,7 @@ class Chat:
     ) -> bytes:
         """One chunk; the first of a choice carries its role and the risk."""
         said = {"role": "assistant", **delta} if first else delta
-        risk = self.safety().model_dump(mode="json", exclude={"refusal"}) if first else {}
+        risk = self.asking.safety().model_dump(mode="json", exclude={"refusal"}) if first else {}
         choice = {"index": index, "delta": said, "logprobs": logprobs, "finish_reason": finish_reason}
         return event({**self.head(), "choices": [choice], **risk, **(more or {})})
 
@@ -183,7 +148,7 @@ def usage_of(written: Sequence[Drafted]) -> ChatUsage:
 
 def logprobs_of(drafted: Drafted) -> ChatLogprobs | None:
     """Of each token, where asked for."""
-    if drafted.logprobs is None or drafted.text is None:
+    if drafted.logprobs is None:
         return None
     # A token may be part of a character, which then is none that could be encoded.
     return ChatLogprobs(

@@ -1,37 +1,33 @@
-"""Telling the feedback store which answer was given, so that people can say what they think of it."""
+"""Noting what was written: for the access log, and for the feedback store, so that people can say what they think."""
 
 from collections.abc import Sequence
 
 from starlette.requests import Request
 
-from serving.asking import Asking, caller_of
+from serving.asking import Asking, together
+from serving.drafting import Drafted
 from serving.feedback.records import Kind, Texts
 from serving.services import Services
-from serving.wire import Post
 
 
-async def record(
-    services: Services,
-    request: Request,
-    kind: Kind,
-    asking: Asking,
-    version: str | None,
-    post: Post,
-    answers: Sequence[str | None],
-    draft: str | None = None,
-) -> None:
-    """Keep the answer; a draft that was refused keeps its place with no text."""
-    if services.feedback is None:
-        return
-    given = any(answer is not None for answer in answers)
-    await services.feedback.record(
-        request_id=asking.asked.request_id,
-        kind=kind,
-        model=asking.name,
-        version=version,
-        key_id=caller_of(request).id,
-        risk=asking.asked.risk.level,
-        drafts=len(answers) if given else 0,
-        post_id=post.id,
-        texts=Texts(post.title, post.text, tuple(answer or "" for answer in answers), draft) if given else None,
-    )
+async def recorded(
+    services: Services, request: Request, kind: Kind, asking: Asking, written: Sequence[Drafted]
+) -> str | None:
+    """Note the answer; a draft that was refused keeps its place with no text. Returns the version that wrote it."""
+    request.state.usage = together(written)
+    version = await asking.version()
+    if services.feedback is not None:
+        given, post = any(one.text is not None for one in written), asking.post
+        texts = tuple(one.text or "" for one in written)
+        await services.feedback.record(
+            request_id=asking.asked.request_id,
+            kind=kind,
+            model=asking.name,
+            version=version,
+            key_id=asking.caller.id,
+            risk=asking.asked.risk.level,
+            drafts=len(written) if given else 0,
+            post_id=post.id,
+            texts=Texts(post.title, post.text, texts, asking.draft) if given else None,
+        )
+    return version

@@ -38,14 +38,12 @@ class Services:
     """Looks at a post before anything is written."""
     guard: "Guard"
     """Looks at what was written before anybody sees it."""
+    metrics: "Metrics"
+    """Counts and times."""
     retrieval: "Retrieval | None" = None
     """Similar posts for the prompt; None where no index is configured."""
-    embedder: "Embedder | None" = None
-    """What a revision's meaning is compared by; None = by words."""
     feedback: "FeedbackStore | None" = None
     """Where answers and what people thought of them are kept; None = nowhere."""
-    metrics: "Metrics | None" = None
-    """Counts and times; ``of`` takes this process' own; None = not counted."""
 
     @classmethod
     def of(
@@ -58,25 +56,29 @@ class Services:
         prompts: PromptSettings | None = None,
         **others: Any,
     ) -> Self:
-        """Services whose triage and guard are those of ``serving``; ``others`` are further fields.
+        """Services whose triage and guard are those of ``serving``, counted by this process' metrics.
 
-        Revisions are compared by the embedder of ``retrieval`` unless another is given.
+        ``others`` are further fields.
         """
         from serving.safety.guard import Guard
         from serving.safety.triage import Triage
         from serving.watching.metrics import metrics
 
-        retrieval: Retrieval | None = others.get("retrieval")
         return cls(
             gm=gm,
             im=im,
             prompts=prompts or PromptSettings(),
             generation=generation or GenerationSettings(),
             serving=serving,
-            triage=others.pop("triage", None) or Triage.of(serving.safety),
-            guard=others.pop("guard", None) or Guard.of(serving.safety),
-            **{"metrics": metrics(), "embedder": retrieval.embedder if retrieval else None, **others},
+            triage=Triage.of(serving.safety),
+            guard=Guard.of(serving.safety),
+            **{"metrics": metrics(), **others},
         )
+
+    @property
+    def embedder(self) -> "Embedder | None":
+        """What a revision's meaning is compared by; None = by words."""
+        return self.retrieval.embedder if self.retrieval else None
 
     def model(self, name: str) -> "ModelLike":
         """``gm`` or ``im`` by name."""

@@ -7,7 +7,6 @@ body that the error would have had; a stream without its last event was cut off.
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
 from typing import Any, TypeVar
 
 import orjson
@@ -15,7 +14,8 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from serving.wire import ApiError, unavailable
+from serving.merging import merged
+from serving.wire import ApiError
 
 T = TypeVar("T")
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -40,68 +40,29 @@ def event_schema(*names: str) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
-class Feed:
-    """Runs a generator in a task of its own, from its first step to its last.
-
-    The first event is waited for by the route and the others by the response, which are other
-    tasks: a time limit within the generator would count for the wrong one.
-    """
-
-    def __init__(self, events: AsyncGenerator[bytes, None]):
-        self._queue: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(AHEAD)
-        self._closing = False
-        self._task = asyncio.create_task(self._run(events))
-
-    async def _run(self, events: AsyncGenerator[bytes, None]) -> None:
-        end: Exception | None = None
-        try:
-            async with aclosing(events):
-                async for one in events:
-                    await self._queue.put(one)
-        except asyncio.CancelledError:
-            if self._closing:
-                raise
-            end = unavailable("the request was cancelled from within", "unavailable")  # or its reader would wait
-        except Exception as error:
-            end = error
-        await self._queue.put(end)
-
-    async def next(self) -> bytes | None:
-        """The next event, None after the last; raises what the generator raised."""
-        one = await self._queue.get()
-        if isinstance(one, Exception):
-            raise one
-        return one
-
-    async def close(self) -> None:
-        """End the generator, wherever it stands."""
-        self._closing = True
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-
-
 class EventStream(StreamingResponse):
-    """The events of a feed as a response; a client that goes away closes the feed."""
+    """The first event and those of a feed as a response; a client that goes away closes the feed."""
 
-    def __init__(self, feed: Feed, first: bytes | None, failed: Callable[[ApiError], bytes]):
+    def __init__(
+        self, first: bytes, feed: AsyncGenerator[tuple[int, bytes], None], failed: Callable[[ApiError], bytes]
+    ):
         super().__init__(self._events(first), media_type="text/event-stream", headers=HEADERS)
         self.feed, self.failed = feed, failed
 
-    async def _events(self, one: bytes | None) -> AsyncGenerator[bytes, None]:
-        while one is not None:
-            yield one
-            try:
-                one = await self.feed.next()
-            except ApiError as error:
-                yield self.failed(error)
-                return
+    async def _events(self, first: bytes) -> AsyncGenerator[bytes, None]:
+        yield first
+        try:
+            async for _, one in self.feed:
+                yield one
+        except ApiError as error:
+            yield self.failed(error)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events."""
         try:
             await super().__call__(scope, receive, send)
         finally:
-            await self.feed.close()
+            await self.feed.aclose()
 
 
 async def streamed(
@@ -109,20 +70,22 @@ async def streamed(
 ) -> EventStream:
     """A response whose first event is there already; raises the ApiError that ``events`` begins with.
 
-    ``failed`` makes the last event of a stream that fails later.
+    ``failed`` makes the last event of a stream that fails later. ``events`` runs in a task of its own:
+    the route waits for the first and the response for the others, which are two tasks, and a time
+    limit within the generator would count for the wrong one.
     """
-    feed = Feed(events)
+    feed = merged([events], AHEAD)
     try:
-        first = await unless_gone(request, feed.next())
+        _, first = await unless_gone(request, anext(feed))
     except BaseException:
-        await feed.close()
+        await feed.aclose()
         raise
 
     def noted(error: ApiError) -> bytes:
         request.state.code = error.body["error"]["code"]  # of the status nobody could tell
         return failed(error)
 
-    return EventStream(feed, first, noted)
+    return EventStream(first, feed, noted)
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:

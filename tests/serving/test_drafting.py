@@ -76,7 +76,7 @@ def seen(services: Services) -> list[Sampling]:
 
 
 def told(services: Services) -> list[tuple[str, str]]:
-    return services.metrics.told  # type: ignore[union-attr]
+    return services.metrics.told  # type: ignore[attr-defined]
 
 
 def test_a_good_text_comes_as_it_was_written() -> None:
@@ -195,6 +195,30 @@ def test_a_stream_for_an_acute_post_is_one_refusal() -> None:
     texts, result, services = asyncio.run(streamed(GOOD, post=ACUTE))
     assert texts == [] and seen(services) == []
     assert result.refusal is not None and result.refusal.code == "acute_risk"
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_what_an_engine_gave_up_half_way_is_no_draft(streams: bool) -> None:
+    async def stopped() -> None:
+        async with service(GOOD, token_s=0.02) as services:
+            engine: Any = services.gm.engine  # type: ignore[attr-defined]
+
+            async def written() -> None:
+                question = await asked(services)
+                if streams:
+                    assert [item async for item in stream(services, services.gm, question)] == []
+                else:
+                    await draft(services, services.gm, question)
+
+            writing = asyncio.create_task(written())
+            while not engine.written:
+                await asyncio.sleep(0.005)
+            engine.cancel(engine.seen[0][0])
+            await writing
+
+    with pytest.raises(ApiError) as error:
+        asyncio.run(stopped())
+    assert (error.value.status, error.value.body["error"]["code"]) == (503, "unavailable")
 
 
 def test_closing_a_stream_frees_the_model() -> None:

@@ -164,18 +164,30 @@ def test_a_failure_in_mid_stream_is_the_last_event(tmp_path: Path) -> None:
         assert int(refused.headers["retry-after"]) >= 1
 
 
-@pytest.mark.parametrize("body", [{}, {"stream": True}, {"n": 3}])
-def test_a_client_that_leaves_stops_the_engine(tmp_path: Path, body: dict[str, Any]) -> None:
+CHAT = {"model": "llumi-gm", "messages": [{"role": "user", "content": POST["text"]}]}
+
+
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        ("generate", {"post": POST}),
+        ("generate", {"post": POST, "stream": True}),
+        ("generate", {"post": POST, "n": 3}),
+        ("improve", {"post": POST, "draft": DRAFT}),
+        ("chat/completions", CHAT),
+        ("chat/completions", {**CHAT, "stream": True}),
+    ],
+)
+def test_a_client_that_leaves_stops_the_engine(tmp_path: Path, route: str, body: dict[str, Any]) -> None:
     with running(tmp_path, engine={"token_s": 0.05, "answer": None}) as site:
+        engine = site.im if route == "improve" else site.gm
         with (
             pytest.raises(httpx.ReadTimeout),
-            httpx.stream(
-                "POST", f"{site.url}/v1/generate", json={"post": POST, **body}, timeout=0.3, trust_env=False
-            ) as response,
+            httpx.stream("POST", f"{site.url}/v1/{route}", json=body, timeout=0.3, trust_env=False) as response,
         ):
             response.read()
-        until(lambda: site.gm.in_progress() == 0)
-        assert site.gm.written < 20
+        until(lambda: engine.in_progress() == 0)
+        assert 0 < engine.written < 20
         assert site.get("/healthz").status_code == 200
 
 
