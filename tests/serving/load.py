@@ -46,6 +46,8 @@ class Account:
     """Time of each answered request."""
     times: list[float] = field(default_factory=list)
     """When each of them was sent, by the monotonic clock."""
+    first: list[tuple[float, float]] = field(default_factory=list)
+    """Of each answered stream when it was sent, by the monotonic clock, and seconds until it showed some text."""
 
     def balanced(self) -> bool:
         """Whether every request is accounted for."""
@@ -62,8 +64,10 @@ class Load:
         kinds: tuple[str, ...] = ("generate", "stream", "improve"),
         patience: int = 0,
         rate: float | None = None,
+        key: str | None = None,
     ):
         """``patience``: times that a client asks again; ``rate``: requests a second of all, None = without a pause."""
+        self.headers = {"authorization": f"Bearer {key}"} if key else {}
         self.url, self.clients, self.kinds, self.patience, self.rate = url, clients, kinds, patience, rate
         self.account, self._lock, self._stop = Account(), threading.Lock(), threading.Event()
         self._ids, self._turn = count(), time.monotonic()
@@ -125,7 +129,7 @@ class Load:
             time.sleep(0.5)  # as Retry-After asks, or nearly
 
     def _ask(self, client: httpx.Client, kind: str, request_id: str) -> tuple[str, str, str | None]:
-        headers = {"x-request-id": request_id}
+        headers = {"x-request-id": request_id, **self.headers}
         try:
             if kind == "stream":
                 return self._stream(client, headers)
@@ -136,9 +140,11 @@ class Load:
             return *told(response.status_code, response.text), None
         except httpx.HTTPError as error:
             return "lost", type(error).__name__, None
+        except (ValueError, KeyError):
+            return "lost", "200 without our body", None
 
     def _stream(self, client: httpx.Client, headers: dict[str, str]) -> tuple[str, str, str | None]:
-        begun = False
+        begun, sent, first = False, time.monotonic(), 0.0
         try:
             body = {"post": POST, "stream": True}
             with client.stream("POST", "/v1/generate", json=body, headers=headers) as response:
@@ -148,13 +154,19 @@ class Load:
                 for line in lines(response):
                     begun = True
                     event = line.removeprefix("event: ") if line.startswith("event: ") else event
+                    if line.startswith("data: ") and event in ("text", "end"):
+                        first = first or time.monotonic() - sent
                     if line.startswith("data: ") and event == "end":
-                        return "answered", "stream", json.loads(line.removeprefix("data: "))["version"]
+                        version = json.loads(line.removeprefix("data: "))["version"]
+                        self.account.first.append((sent, first))
+                        return "answered", "stream", version
                     if line.startswith("data: ") and event == "error":
                         return *told(200, line.removeprefix("data: ")), None
             return "lost", "cut without a word", None
         except httpx.HTTPError as error:
             return "lost", f"{'cut by ' if begun else ''}{type(error).__name__}", None
+        except (ValueError, KeyError):
+            return "lost", "cut within an event", None
 
 
 def lines(response: httpx.Response) -> Iterator[str]:
