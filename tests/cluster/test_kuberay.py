@@ -1,8 +1,11 @@
 """The manifests: valid against the CRDs with unknown keys refused, and true to configs/production.yaml."""
 
 import copy
+import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import ray
@@ -13,18 +16,31 @@ from ray.serve.schema import ServeDeploySchema
 from cluster.needs import Room, check, serving, training
 from configs import load
 from pipelines.layout import Layout
+from serving import haproxy
 from serving.app import AppArgs, ModelArgs
 from serving.document import serve_document
 from tests.cluster.crds import errors
 
 FOLDER = Path(__file__).parents[2] / "cluster" / "kuberay"
 MEMORY = {"Gi": 2**30}
+DATABASE = "postgresql://llumi@postgres.databases.svc:5432/llumi?sslmode=require"
 
 
 def manifest(name: str) -> dict[str, Any]:
     """One of the manifests, its aliases resolved into copies."""
-    loaded: dict[str, Any] = copy.deepcopy(yaml.safe_load((FOLDER / name).read_text(encoding="utf-8")))
+    return document_of((FOLDER / name).read_text(encoding="utf-8"))
+
+
+def document_of(text: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = copy.deepcopy(yaml.safe_load(text))
     return loaded
+
+
+def typed(page: Path, beginning: str) -> list[str]:
+    """The words of the command of a page that begins so."""
+    return shlex.split(
+        next(line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith(beginning))
+    )
 
 
 def cluster_of(document: dict[str, Any]) -> dict[str, Any]:
@@ -64,9 +80,19 @@ def inner_models(annotation: Any) -> list[type[BaseModel]]:
     return [model for part in getattr(annotation, "__args__", ()) for model in inner_models(part)]
 
 
-@pytest.fixture(params=["rayjob.yaml", "rayservice.yaml"])
-def document(request) -> dict[str, Any]:
-    return manifest(request.param)
+def with_feedback(folder: Path) -> dict[str, Any]:
+    """The RayService after the command by which README turns the feedback store on."""
+    copied = folder / "rayservice.yaml"
+    copied.write_bytes((FOLDER / "rayservice.yaml").read_bytes())
+    *command, edited = typed(FOLDER / "README.md", "sed -i ")
+    assert Path(edited) == Path("cluster/kuberay/rayservice.yaml")
+    subprocess.run([*command, copied], check=True)
+    return document_of(copied.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(params=["rayjob.yaml", "rayservice.yaml", "rayservice.yaml with feedback"])
+def document(request, tmp_path) -> dict[str, Any]:
+    return with_feedback(tmp_path) if "feedback" in request.param else manifest(request.param)
 
 
 def test_each_manifest_fits_its_crd(document):
@@ -177,17 +203,22 @@ def test_the_service_survives_the_loss_of_a_node():
     assert groups(manifest("rayservice.yaml"))[1]["minReplicas"] >= 2
 
 
-def test_the_serve_document_is_valid_and_holds_no_unknown_key():
-    written = yaml.safe_load(manifest("rayservice.yaml")["spec"]["serveConfigV2"])
+@pytest.mark.parametrize("feedback", [False, True])
+def test_the_serve_document_is_valid_and_holds_no_unknown_key(feedback, tmp_path):
+    service = with_feedback(tmp_path) if feedback else manifest("rayservice.yaml")
+    written = yaml.safe_load(service["spec"]["serveConfigV2"])
     ServeDeploySchema.model_validate(written)
     assert unknown_keys(written, ServeDeploySchema) == []
     written["applications"][0]["rout_prefix"] = "/"
     assert unknown_keys(written, ServeDeploySchema) == ["applications.rout_prefix"]
 
 
-def test_the_serve_document_is_what_serving_makes_of_the_preset():
-    written = yaml.safe_load(manifest("rayservice.yaml")["spec"]["serveConfigV2"])
-    made = serve_document(load("production"), host="0.0.0.0")
+@pytest.mark.parametrize("feedback", [False, True])
+def test_the_serve_document_is_what_serving_makes_of_the_preset(feedback, tmp_path):
+    service = with_feedback(tmp_path) if feedback else manifest("rayservice.yaml")
+    settings = load("production", [f"serving.feedback={{url: '{DATABASE}'}}"] if feedback else [])
+    written = yaml.safe_load(service["spec"]["serveConfigV2"])
+    made = serve_document(settings, host="0.0.0.0")
     for document in (written, made):
         for application in document["applications"]:
             kind = AppArgs if application["route_prefix"] else ModelArgs
@@ -200,3 +231,60 @@ def test_the_service_serves_what_the_job_leaves():
     models = {name: path for part in applications for name, path in part["args"].get("models", {}).items()}
     layout = Layout(Path(load("production").output))
     assert models == {"gm": str(layout.model("gm")), "im": str(layout.model("im"))}
+
+
+def test_with_feedback_every_pod_has_the_password_and_a_way_to_the_database(tmp_path):
+    secret = typed(FOLDER / "README.md", "kubectl create secret generic llumi-feedback")
+    name, key = secret[4], secret[5].removeprefix("--from-literal=").split("=")[0]
+    database = urlsplit(DATABASE)
+    way = {
+        "to": [
+            {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": database.hostname.split(".")[1]}}}
+        ],
+        "ports": [{"protocol": "TCP", "port": database.port}],
+    }
+    reference = {"name": "PGPASSWORD", "valueFrom": {"secretKeyRef": {"name": name, "key": key}}}
+    for service, on in ((with_feedback(tmp_path), True), (manifest("rayservice.yaml"), False)):
+        policy = cluster_of(service)["networkPolicy"]
+        assert [way in policy[role]["egressRules"] for role in ("head", "worker")] == [on, on]
+        assert [reference in environment(group) for group in groups(service)] == [on, on]
+    desk = manifest("desk.yaml")["spec"]["containers"][0]["env"]
+    assert desk[0]["valueFrom"]["secretKeyRef"] == {"name": name, "key": key, "optional": True}
+
+
+def environment(group: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = group["template"]["spec"]["containers"][0]["env"]
+    return found
+
+
+def test_haproxy_is_set_as_the_service_sets_it_by_itself():
+    wanted = {
+        haproxy.SWITCH: "1",
+        "RAY_SERVE_HAPROXY_RETRY_ON": haproxy.RETRY_ON,
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(haproxy.BUFFER),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(haproxy.DRAIN_S),
+    }
+    for group in groups(manifest("rayservice.yaml")):
+        given = {variable["name"]: variable.get("value") for variable in environment(group)}
+        assert given.items() >= wanted.items()
+
+
+def test_prometheus_reaches_the_metrics_of_every_pod_and_nothing_else():
+    policy = cluster_of(manifest("rayservice.yaml"))["networkPolicy"]
+    for role in ("head", "worker"):
+        rules = [rule for rule in policy[role]["ingressRules"] if "llumi/monitoring" in str(rule["from"])]
+        assert [rule["ports"] for rule in rules] == [[{"protocol": "TCP", "port": 8080}]]
+
+
+def test_the_desk_is_a_pod_like_the_others_but_may_write():
+    service, desk = manifest("rayservice.yaml"), manifest("desk.yaml")
+    pods = [group["template"]["spec"] for group in groups(service)]
+    own, head = desk["spec"]["containers"][0], pods[0]["containers"][0]
+    assert (desk["kind"], own["image"], own["securityContext"]) == ("Pod", head["image"], head["securityContext"])
+    assert desk["spec"]["securityContext"] == pods[0]["securityContext"]
+    assert own["volumeMounts"][0] == {"name": "llumi", "mountPath": "/mnt/llumi"}
+    assert all(pod["containers"][0]["volumeMounts"][0]["readOnly"] for pod in pods)
+    groups(service)[0]["template"]["spec"] = desk["spec"]
+    assert errors(service) == []
+    desk["spec"]["containers"][0]["comand"] = []
+    assert len(errors(service)) == 1
