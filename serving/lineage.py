@@ -6,9 +6,10 @@ run is not there any more, what is missing is named. Nothing says where files li
 """
 
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from configs.errors import DataError
 from configs.settings import Settings
@@ -29,16 +30,17 @@ def lineage(info: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     if "stage" not in made or not isinstance(path, str) or not Path(path).is_dir():
         return {name: value for name, value in made.items() if name != "files"}
-    return of_run(path, str(info.get("manifest")))
+    try:
+        return of_run(Path(path), Manifest.model_validate(made))
+    except ValidationError:
+        return None  # of another version
 
 
-@lru_cache(maxsize=16)
-def of_run(path: str, fingerprint: str) -> dict[str, Any] | None:
-    """The lineage of the merged model in a run's folder, as long as its manifest has this ``fingerprint``."""
-    folder = Path(path)
-    made = manifest.read(folder)
-    if made is None:
-        return None
+def of_run(folder: Path, made: Manifest) -> dict[str, Any]:
+    """The lineage of the merged model that ``made`` describes, by what its run holds now.
+
+    A later run may have put another model into ``folder``; what is served is still the one before it.
+    """
     root = folder.parent.parent
     sources, missing = provenance.ancestors(provenance.known(root), made.inputs)
     return {

@@ -33,6 +33,7 @@ from serving.wire import ApiError, error_body
 LOGGER = "ray.serve"
 """Serve's own logger, so that the lines lie in the replica's log file."""
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+DIGITS = re.compile(r"[0-9]{1,18}")
 
 
 def surround(api: FastAPI, serving: ServingSettings) -> None:
@@ -100,7 +101,7 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         declared = Headers(scope=scope).get("content-length", "0")
-        if not declared.isdigit() or int(declared) > self.limit:
+        if not DIGITS.fullmatch(declared) or int(declared) > self.limit:
             raise self.too_large()
         try:
             async with asyncio.timeout(self.seconds):

@@ -17,7 +17,6 @@ from configs.errors import UsageError
 from serving.access.counters import (
     HEARTBEAT_S,
     WINDOW_S,
-    Board,
     BoardDown,
     Counters,
     MemoryCounters,
@@ -171,6 +170,3 @@ def end_actor() -> None:
         ray.kill(ray.get_actor(ACTOR, namespace=NAMESPACE))
     except ValueError:
         return
-
-
-__all__ = ["Board", "RayBoard", "RedisBoard", "counters_of", "end_actor"]

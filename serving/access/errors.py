@@ -5,35 +5,35 @@ from math import ceil
 from configs.access import Scope
 from serving.wire import ApiError
 
-CHALLENGE = {"WWW-Authenticate": 'Bearer realm="llumi"'}
-"""RFC 6750, section 3: told with every 401."""
-KIND = "authentication_error"
+CHALLENGE = 'Bearer realm="llumi"'
+"""RFC 6750, section 3: told with every 401 and 403."""
 
 
 def missing_credentials() -> ApiError:
     """No Authorization header."""
-    message = "no API key was sent: send the header Authorization: Bearer KEY"
-    return ApiError(401, message, code="missing_api_key", kind=KIND, param="authorization", headers=CHALLENGE)
+    return unauthorized("no API key was sent: send the header Authorization: Bearer KEY", "missing_api_key")
 
 
 def malformed_credentials() -> ApiError:
     """An Authorization header that is not one bearer token, or more than one header."""
     message = "the request must have exactly one Authorization header, of the form: Authorization: Bearer KEY"
-    return ApiError(401, message, code="invalid_authorization", kind=KIND, param="authorization", headers=CHALLENGE)
+    return unauthorized(message, "invalid_authorization")
 
 
 def invalid_credentials(what: str = "API key") -> ApiError:
     """Credentials that are unknown here."""
-    headers = {"WWW-Authenticate": CHALLENGE["WWW-Authenticate"] + ', error="invalid_token"'}
-    return ApiError(
-        401, f"the {what} is not valid", code="invalid_api_key", kind=KIND, param="authorization", headers=headers
-    )
+    return unauthorized(f"the {what} is not valid", "invalid_api_key", ', error="invalid_token"')
 
 
 def ended_credentials(what: str, code: str) -> ApiError:
     """Credentials that once were valid; told only to who holds the whole secret."""
-    headers = {"WWW-Authenticate": CHALLENGE["WWW-Authenticate"] + ', error="invalid_token"'}
-    return ApiError(401, what, code=code, kind=KIND, param="authorization", headers=headers)
+    return unauthorized(what, code, ', error="invalid_token"')
+
+
+def unauthorized(message: str, code: str, reason: str = "") -> ApiError:
+    """401; ``reason`` is added to the challenge."""
+    headers = {"WWW-Authenticate": CHALLENGE + reason}
+    return ApiError(401, message, code=code, kind="authentication_error", param="authorization", headers=headers)
 
 
 def unknown_now(message: str) -> ApiError:
@@ -43,7 +43,7 @@ def unknown_now(message: str) -> ApiError:
 
 def not_allowed(scope: Scope) -> ApiError:
     """A caller that is known and lacks the scope."""
-    headers = {"WWW-Authenticate": CHALLENGE["WWW-Authenticate"] + f', error="insufficient_scope", scope="{scope}"'}
+    headers = {"WWW-Authenticate": CHALLENGE + f', error="insufficient_scope", scope="{scope}"'}
     message = f"this key lacks the scope {scope}"
     return ApiError(403, message, code="insufficient_scope", kind="permission_error", headers=headers)
 

@@ -70,10 +70,11 @@ class Tokens:
         except (InvalidTokenError, PyJWKClientError, PyJWKError, PyJWKSetError, ValueError, TypeError):
             raise errors.invalid_credentials("token") from None
         name = hashlib.sha256(f"{claims['iss']} {claims['sub']}".encode()).hexdigest()[:12]
+        granted = self.granted(claims)
         return Caller(
             id=f"oidc-{name}",
             name=f"oidc-{name}",
-            scopes=frozenset(scope for scope in SCOPES if scope in self.granted(claims)),
+            scopes=frozenset(scope for scope in SCOPES if scope in granted),
             requests_per_minute=self.settings.requests_per_minute,
             concurrent=self.settings.concurrent,
         )

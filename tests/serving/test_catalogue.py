@@ -75,6 +75,21 @@ def test_what_is_not_there_any_more_is_named(tmp_path: Path) -> None:
     assert lineage["not_there_any_more"] == ["train/gm/dpo1: pairs"]
 
 
+def test_a_model_is_told_by_what_made_it_though_its_folder_holds_another_by_now(tmp_path: Path) -> None:
+    info = sources.about(str(run_of_models(tmp_path / "run")))
+    with running(tmp_path, info=info) as site:
+        evaluated = tmp_path / "run" / "evaluation" / "manifest.json"
+        kept = evaluated.read_text()
+        evaluated.unlink()
+        assert site.get("/v1/models/llumi-gm").json()["lineage"]["metrics"] == []
+        evaluated.write_text(kept)
+        assert site.get("/v1/models/llumi-gm").json()["lineage"]["metrics"] != []
+        run_of_models(tmp_path / "run")
+        lineage = site.get("/v1/models/llumi-gm").json()["lineage"]
+    assert (lineage["made_from"], lineage["metrics"]) == ({}, [])
+    assert lineage["not_there_any_more"] == ["adapter"]
+
+
 def test_an_exported_model_tells_what_its_lineage_says(tmp_path: Path) -> None:
     exported = tmp_path / "exported"
     exported.mkdir()
