@@ -96,6 +96,14 @@ def is_setting(name: str) -> bool:
     return True
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_each_configuration_that_is_shown_loads(page: Path, tmp_path: Path) -> None:
+    for language, block in FENCE.findall(page.read_text(encoding="utf-8")):
+        if language == "yaml" and block.startswith("extends:"):
+            (tmp_path / "mine.yaml").write_text(block, encoding="utf-8")
+            load(tmp_path / "mine.yaml")
+
+
 def test_readme_shows_every_command() -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     shown = set(re.findall(r"^\| `llumi (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE))
