@@ -46,7 +46,6 @@ SIZES = {
     "2M": Size(192, 4),
     "25M": Size(512, 8, rounds=2),
     "58M with 32,000 words, sampled": Size(512, 8, vocabulary=32_000, sampled=True, requests=32),
-    "100M": Size(1024, 8, requests=16),
 }
 WANTED = "25M"
 """The size whose figures stand first, at the most requests at once."""
