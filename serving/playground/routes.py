@@ -21,6 +21,7 @@ FILES = {
     "page.css": "text/css",
     "icon.svg": "image/svg+xml",
     "page.js": "text/javascript",
+    "work.js": "text/javascript",
     "service.js": "text/javascript",
     "dom.js": "text/javascript",
     "key.js": "text/javascript",

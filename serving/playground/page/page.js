@@ -1,30 +1,30 @@
 /**
  * The page: key, post, draft, reply, improvement, rating.
  *
- * All state is in this module and in the fields, and ends with the page: nothing is written to
+ * All state is in these modules and in the fields, and ends with the page: nothing is written to
  * storage, cookies, history or the address, and leaving empties the fields, so that neither "back"
  * nor a restored tab brings a post up again.
  */
 
 import { byId, fault, show } from "./dom.js";
-import { askKey, dropKey, listenForKey } from "./key.js";
-import { ServiceError, ask, duration } from "./service.js";
+import { dropKey, listenForKey } from "./key.js";
+import { ask } from "./service.js";
 import { datedRisk, hideRisk, showRisk } from "./risk.js";
 import { showChanges, summary } from "./changes.js";
 import { offerRating } from "./rating.js";
+import { done, isWorking, stop, work } from "./work.js";
 
 const SETTINGS = { needs_key: true, max_chars: 20000, resources: [], ratings: true };
 const UNFINISHED = "The text was cut off at its longest: finish it yourself.";
 const POST_CUT = "The post is longer than the model reads: its middle was left out.";
 
-let running = null; // what can be stopped: AbortController
 let before = null; // the reply before it was replaced
 let suggested = ""; // the revision that is on show
 let about = ""; // the post that reply, risk and revision are about
 
 const onSubmit = (action) => (event) => {
   event.preventDefault();
-  if (!running) action();
+  if (!isWorking()) action();
 };
 
 // --- draft and improvement
@@ -104,61 +104,6 @@ function refused({ refusal, risk }, what) {
   if (!refusal) return `No ${what} was given.`;
   const rules = refusal.rules?.length ? ` Rules that it would have broken: ${refusal.rules.join(", ")}.` : "";
   return `No ${what} was given. The service says: ${refusal.message}.${rules}`;
-}
-
-/** Asks the service while the page says what goes on; nothing where it was stopped or failed, which is then said. */
-async function work(form, doing, path, body) {
-  const status = byId(`${form}-status`);
-  running = new AbortController();
-  busy(form, true);
-  status.textContent = `${doing} … Escape stops it.`;
-  const onWait = (seconds, code) => {
-    const why = code === 429 ? "That was more than this key may ask for just now" : "The service is busy";
-    status.textContent = `${why}: asking again in ${duration(seconds)} … Escape stops it.`;
-  };
-  try {
-    return await ask(path, body, { signal: running.signal, onWait });
-  } catch (error) {
-    status.textContent = error.name === "AbortError" ? "Stopped." : "";
-    if (error instanceof ServiceError) complain(form, error);
-    else if (error.name !== "AbortError") throw error;
-    return null;
-  } finally {
-    running = null;
-    busy(form, false);
-  }
-}
-
-function busy(form, now) {
-  const stopping = byId(`${form}-stop`);
-  const place = byId(`${form}-form`);
-  if (!now && document.activeElement === stopping) place.querySelector("[type=submit]").focus();
-  stopping.hidden = !now;
-  place.setAttribute("aria-busy", String(now));
-  for (const button of document.querySelectorAll("main form [type=submit].main")) {
-    button.setAttribute("aria-disabled", String(now)); // not "disabled", which would lose the keyboard's place
-  }
-}
-
-/** An error where it can be acted on: at the key, at the field that it names, or at the form. */
-function complain(form, error) {
-  if (error.field === "key") {
-    askKey(error.message);
-    return;
-  }
-  const named = { post: "text", "post.text": "text", "post.title": "text", draft: "reply" }[error.field];
-  fault(byId(named ?? { post: "text", reply: "reply" }[form]), error.message, Boolean(named));
-}
-
-/** Says that it is done, and goes on to what came unless the person has gone elsewhere meanwhile. */
-function done(form, text, next) {
-  byId(`${form}-status`).textContent = text;
-  const here = document.activeElement;
-  if (here === document.body || byId(`${form}-form`).contains(here) && here.type === "submit") byId(next).focus();
-}
-
-function stop() {
-  running?.abort();
 }
 
 // --- the reply
@@ -257,6 +202,7 @@ function listen() {
 async function configure() {
   try {
     const answer = await fetch("playground/settings.json", { credentials: "omit" });
+    if (!answer.ok) throw new Error(`settings: ${answer.status}`);
     Object.assign(SETTINGS, await answer.json());
   } catch {
     byId("text-problem").textContent = "The service could not be reached. Reload this page in a moment.";
