@@ -20,13 +20,13 @@ from tests.serving.running import POST, running
 DOCUMENT = Path(__file__).parents[2] / "docs" / "openapi.json"
 
 
-def run_of_models(root: Path) -> Path:
+def run_of_models(root: Path, beta: float = 0.1) -> Path:
     """A run's manifests from tokens to a merged model, and an evaluation of its adapter; returns the model's folder."""
     adapter = root / "adapters" / "gm" / "dpo1"
     with writing(root / "pairs", stage="pairs", settings={"pairs": {"rule": "matched"}}, inputs={}) as draft:
         draft.count("gm", read=10, kept=7, dropped={"over_cap": 3})
     with writing(
-        adapter, stage="train/gm/dpo1", settings={"training": {"beta": 0.1}}, inputs=inputs(pairs=root / "pairs")
+        adapter, stage="train/gm/dpo1", settings={"training": {"beta": beta}}, inputs=inputs(pairs=root / "pairs")
     ):
         pass
     merged = root / "models" / "gm"
@@ -84,7 +84,7 @@ def test_a_model_is_told_by_what_made_it_though_its_folder_holds_another_by_now(
         assert site.get("/v1/models/llumi-gm").json()["lineage"]["metrics"] == []
         evaluated.write_text(kept)
         assert site.get("/v1/models/llumi-gm").json()["lineage"]["metrics"] != []
-        run_of_models(tmp_path / "run")
+        run_of_models(tmp_path / "run", beta=0.2)
         lineage = site.get("/v1/models/llumi-gm").json()["lineage"]
     assert (lineage["made_from"], lineage["metrics"]) == ({}, [])
     assert lineage["not_there_any_more"] == ["adapter"]
