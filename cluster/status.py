@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -127,17 +128,20 @@ def routes_table(found: "ServiceStatus") -> Table:
 
 
 def safety_counts(found: "ServiceStatus") -> dict[str, int]:
-    """What triage, guard and limits did in the window, by name."""
+    """What triage, guard and limits did in the window, by name; of a model in two versions by version too."""
     from serving.watching import definitions as d
     from serving.watching.recent import merged
 
     seen = merged(part.seen for part in found.deployments)
-    shown = {d.TRIAGED: "risk", d.GUARDED: "guard", d.REGENERATED: "anew", d.REFUSED: "refused", d.LIMITED: "limited"}
-    return {
-        f"{word} {label}": int(count)
-        for metric, word in shown.items()
-        for (label,), count in sorted(seen.counters.get(metric.name, {}).items())
-    }
+    served = Counter(version.model for part in found.deployments for version in part.versions)
+    shown = {d.TRIAGED: "risk", d.ANSWERS: "answers", d.GUARDED: "guard", d.REGENERATED: "anew", d.REFUSED: "refused"}
+    counts: Counter[str] = Counter()
+    for metric, word in {**shown, d.LIMITED: "limited"}.items():
+        for values, count in sorted(seen.counters.get(metric.name, {}).items()):
+            labels = dict(zip(metric.labels, values, strict=True))
+            of = f" ({labels['model']} {labels['version']})" if served[labels.get("model", "")] > 1 else ""
+            counts[f"{word} {values[0]}{of}"] += int(count)
+    return dict(counts)
 
 
 def errors_table(found: "ServiceStatus") -> Table:

@@ -20,7 +20,7 @@ from serving.access.caller import NOBODY, Caller
 from serving.bodies import RefusalBody, RiskBody, Safety
 from serving.drafting import Asked, Drafted, assess
 from serving.fitting import Fitting
-from serving.models import ModelLike
+from serving.models import ModelLike, writer
 from serving.services import Services
 from serving.wire import Post, draft_text, post_text
 
@@ -47,7 +47,7 @@ class Asking:
 
     async def version(self) -> str | None:
         """Of the model that answered; one that is being rolled out may have answered or not."""
-        version: str | None = (await self.model.info(self.asked.request_id)).get("version")
+        _, version = await writer(self.model, self.asked.request_id)
         return version
 
     def safety(self, written: Sequence[Drafted] = ()) -> Safety:
@@ -69,13 +69,13 @@ async def prepared(
     text = post_text(post, limit)
     helper = None if draft is None else draft_text(draft, limit)
     request.state.model = name
-    risk = await assess(services, text, helper)
+    model = services.model(name)
+    risk = await assess(services, model, request.state.request_id, text, helper)
     request.state.risk = risk
     caller = caller_of(request)
     answered = risk.level != "acute" or caller.may("acute")
     examples = await services.retrieval.similar(text) if services.retrieval and answered else []
     template = getattr(services.prompts, name)
-    model = services.model(name)
     asked = Asked(
         request_id=request.state.request_id,
         post=text,

@@ -1,6 +1,6 @@
 """From a post to a text that a helper may see: triage, generation, guard, again, or a refusal.
 
-    risk = await assess(services, post, draft)
+    risk = await assess(services, services.gm, request_id, post)
     asked = Asked(request_id, post, draft, prompt, sampling, risk, may_draft_acute="acute" in caller.scopes)
     drafted = await draft(services, services.gm, asked)
 
@@ -17,7 +17,7 @@ from typing import Literal
 
 from pipelines.generation.engine import Logprob, Messages, Piece, Sampling, Usage
 from serving.merging import merged
-from serving.models import ModelLike
+from serving.models import ModelLike, writer
 from serving.safety.release import Release
 from serving.safety.risk import Risk
 from serving.services import Services
@@ -98,12 +98,10 @@ class Attempts:
         self.usage = Usage(self.usage.prompt_tokens + usage.prompt_tokens, self.usage.new_tokens + usage.new_tokens)
 
     def breaks(self, text: str) -> bool:
-        """Whether the text breaks a rule, which is then counted and remembered."""
+        """Whether the text breaks a rule, which is then remembered."""
         guard, asked = self.services.guard, self.asked
         self.broken = guard.look(text, post=asked.post, draft=asked.draft, prompt=asked.prompt)
         self.harmful |= guard.harmful(self.broken)
-        for rule in self.broken:
-            self.services.metrics.guard(rule)
         return bool(self.broken)
 
     def again(self) -> bool:
@@ -112,7 +110,6 @@ class Attempts:
         if self.regenerations >= settings.regenerations:
             return False
         self.regenerations += 1
-        self.services.metrics.regenerated(self.model.name)
         first, seed = self.asked.sampling, self.asked.sampling.seed
         self.sampling = replace(
             first,
@@ -120,6 +117,15 @@ class Attempts:
             seed=None if seed is None else (seed + self.regenerations * SEED_STEP) % SEEDS,
         )
         return True
+
+    async def count(self, *, again: bool) -> None:
+        """Tell the metrics of one attempt, and of what follows where it broke a rule."""
+        metrics, by = self.services.metrics, await writer(self.model, self.asked.request_id)
+        metrics.answered(*by, self.broken)
+        if again:
+            metrics.regenerated(*by)
+        elif self.broken:
+            metrics.refused("guard", *by)
 
     def written(self, text: str, last: Piece | None, logprobs: tuple[Logprob, ...] | None) -> Drafted:
         """An attempt passed the guard; raises ApiError where the engine gave it up half-way, as one that is stopped."""
@@ -130,7 +136,6 @@ class Attempts:
 
     def refused(self) -> Drafted:
         """No attempt passed the guard."""
-        self.services.metrics.refused("guard")
         tries = "once" if not self.regenerations else f"{self.regenerations + 1} times"
         message = f"no text that keeps the rules was written, tried {tries}; a helper should write this one"
         return self.outcome(None, Refusal("guard", message, self.broken), "content_filter")
@@ -144,16 +149,16 @@ class Attempts:
         return Drafted(text, refusal, risk, required, self.regenerations, self.usage, finish, logprobs)
 
 
-async def assess(services: Services, post: str, draft: str | None = None) -> Risk:
-    """The triage of one request, counted."""
+async def assess(services: Services, model: ModelLike, request_id: str, post: str, draft: str | None = None) -> Risk:
+    """The triage of one request to a model, counted."""
     risk = await services.triage.assess(post, draft)
-    services.metrics.triage(risk.level)
+    services.metrics.triage(risk.level, *await writer(model, request_id))
     return risk
 
 
-def withheld(services: Services, asked: Asked) -> Drafted:
+async def withheld(services: Services, model: ModelLike, asked: Asked) -> Drafted:
     """The refusal of a draft for a post at acute risk."""
-    services.metrics.refused("acute_risk")
+    services.metrics.refused("acute_risk", *await writer(model, asked.request_id))
     message = (
         "the post shows signs of acute risk: bring it before a trained person now and show local crisis resources; "
         "drafts for such posts need a key with the scope acute"
@@ -165,14 +170,17 @@ def withheld(services: Services, asked: Asked) -> Drafted:
 async def draft(services: Services, model: ModelLike, asked: Asked) -> Drafted:
     """One text for a request, or the reason why there is none; raises ApiError where the model fails."""
     if asked.withheld:
-        return withheld(services, asked)
+        return await withheld(services, model, asked)
     attempts = Attempts(services, model, asked)
     while True:
         piece = await model.write(asked.request_id, asked.prompt, attempts.sampling)
         attempts.add(piece.usage)
-        if not attempts.breaks(piece.text):
+        broken = attempts.breaks(piece.text)
+        again = broken and attempts.again()
+        await attempts.count(again=again)
+        if not broken:
             return attempts.written(piece.text.strip(), piece, piece.logprobs)
-        if not attempts.again():
+        if not again:
             return attempts.refused()
 
 
@@ -208,7 +216,7 @@ async def stream(services: Services, model: ModelLike, asked: Asked) -> AsyncGen
     as ``content_filter``.
     """
     if asked.withheld:
-        yield withheld(services, asked)
+        yield await withheld(services, model, asked)
         return
     attempts = Attempts(services, model, asked)
     while True:
@@ -224,10 +232,12 @@ async def stream(services: Services, model: ModelLike, asked: Asked) -> AsyncGen
                 if release.stopped:
                     break
         attempts.add(last.usage if last else NOTHING)
+        again = release.stopped and not release.released and attempts.again()  # what was shown is not written again
+        await attempts.count(again=again)
         if not release.stopped:
             yield attempts.written(release.released, last, tuple(logprobs) if asked.sampling.logprobs else None)
             return
-        if release.released or not attempts.again():
+        if not again:
             yield attempts.refused()
             return
 

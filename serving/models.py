@@ -71,6 +71,11 @@ class ModelLike(Protocol):
         """
 
 
+async def writer(model: ModelLike, request_id: str) -> tuple[str, str | None]:
+    """The model, and which version of it answers the request."""
+    return model.name, (await model.info(request_id)).get("version")
+
+
 class Model:
     """One model in one or two versions, each a deployment that is called by its handle."""
 

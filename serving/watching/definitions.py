@@ -13,6 +13,8 @@ PREFIX = "ray_"
 """What stands before every exported name."""
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
 """Upper ends of the buckets of durations."""
+WRITER = ("model", "version")
+"""Whose answer it is: what a new version of a model is compared with the old one by."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,11 @@ GENERATION_SECONDS = Definition("llumi_generation_seconds", "histogram", "A mode
 PROMPT_TOKENS = Definition("llumi_prompt_tokens", "counter", "Tokens read", ("model",))
 NEW_TOKENS = Definition("llumi_new_tokens", "counter", "Tokens written", ("model",))
 CANCELLED = Definition("llumi_cancelled", "counter", "Answers given up because the client went away", ("model",))
-TRIAGED = Definition("llumi_triage", "counter", "Posts looked at, by risk level", ("level",))
-GUARDED = Definition("llumi_guard", "counter", "Answers that broke a rule of the guard", ("rule",))
-REGENERATED = Definition("llumi_regenerations", "counter", "Answers written anew after the guard", ("model",))
-REFUSED = Definition("llumi_refusals", "counter", "Requests that got no text, by reason", ("reason",))
+TRIAGED = Definition("llumi_triage", "counter", "Posts looked at, by risk level", ("level", *WRITER))
+ANSWERS = Definition("llumi_answers", "counter", "Answers that the guard looked at, those written anew too", WRITER)
+GUARDED = Definition("llumi_guard", "counter", "Answers that broke a rule of the guard", ("rule", *WRITER))
+REGENERATED = Definition("llumi_regenerations", "counter", "Answers written anew after the guard", WRITER)
+REFUSED = Definition("llumi_refusals", "counter", "Drafts and revisions not given, by reason", ("reason", *WRITER))
 LIMITED = Definition("llumi_limited", "counter", "Requests over a limit of their key", ("kind",))
 REPLICA_STARTS = Definition("llumi_replica_starts", "counter", "Model replicas that came up", ("model",))
 START_SECONDS = Definition("llumi_replica_start_seconds", "histogram", "Loading a model in a replica", ("model",))
@@ -73,6 +76,7 @@ ALL = (
     NEW_TOKENS,
     CANCELLED,
     TRIAGED,
+    ANSWERS,
     GUARDED,
     REGENERATED,
     REFUSED,

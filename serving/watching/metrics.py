@@ -4,14 +4,15 @@
 
 In a Ray process the numbers go through ``ray.util.metrics`` to the node's agent, which exports
 them to Prometheus; elsewhere ``prometheus_client`` holds them, and ``text()`` shows them. Labels
-are names from closed sets (routes, codes, levels, rule ids): a value that does not look like a
-name is counted as ``other``, so that no text can reach a label by mistake.
+are names from closed sets (routes, codes, levels, rule ids, versions that are served): a value that does
+not look like a name is counted as ``other``, so that no text can reach a label by mistake.
 """
 
 import re
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterable
 from functools import cache
 
 from serving.watching import definitions as d
@@ -21,6 +22,10 @@ from serving.watching.recent import Recent, Seen
 NAME = re.compile(r"[A-Za-z0-9_./{}:-]{1,128}")
 """What a label's value looks like."""
 OTHER = "other"
+NO_VERSION = "none"
+"""Of a model that says nothing of itself."""
+MOST_VERSIONS = 32
+"""Versions that one process tells apart, so that rollouts without end do not fill Prometheus; later ones are other."""
 
 
 class Metrics:
@@ -30,6 +35,7 @@ class Metrics:
         self.meters = meters
         self.recent = Recent()
         self._in_progress: Counter[tuple[str, ...]] = Counter()
+        self._versions: set[str] = set()
         self._lock = threading.Lock()
 
     def began(self) -> None:
@@ -70,21 +76,23 @@ class Metrics:
         """The client of a request that ``model`` was working on went away."""
         self._add(d.CANCELLED, 1, {"model": name(model)})
 
-    def triage(self, level: str) -> None:
-        """A post was looked at."""
-        self._add(d.TRIAGED, 1, {"level": name(level)})
+    def triage(self, level: str, model: str, version: str | None) -> None:
+        """A post was looked at that this version would answer."""
+        self._add(d.TRIAGED, 1, {"level": name(level), **self._writer(model, version)})
 
-    def guard(self, rule: str) -> None:
-        """An answer broke the rule with this id."""
-        self._add(d.GUARDED, 1, {"rule": name(rule)})
+    def answered(self, model: str, version: str | None, broken: Iterable[str] = ()) -> None:
+        """The guard looked at an answer, which broke the rules with these ids."""
+        self._add(d.ANSWERS, 1, self._writer(model, version))
+        for rule in broken:
+            self._add(d.GUARDED, 1, {"rule": name(rule), **self._writer(model, version)})
 
-    def regenerated(self, model: str) -> None:
+    def regenerated(self, model: str, version: str | None) -> None:
         """An answer is written once more."""
-        self._add(d.REGENERATED, 1, {"model": name(model)})
+        self._add(d.REGENERATED, 1, self._writer(model, version))
 
-    def refused(self, reason: str) -> None:
+    def refused(self, reason: str, model: str, version: str | None) -> None:
         """No text was given, for this reason."""
-        self._add(d.REFUSED, 1, {"reason": name(reason)})
+        self._add(d.REFUSED, 1, {"reason": name(reason), **self._writer(model, version)})
 
     def limited(self, kind: str) -> None:
         """A request was over a limit of its key: ``rate``, ``concurrency``."""
@@ -98,6 +106,13 @@ class Metrics:
     def seen(self, seconds: float) -> Seen:
         """What this process counted in the last ``seconds``, at most fifteen minutes."""
         return self.recent.seen(seconds)
+
+    def _writer(self, model: str, version: str | None) -> dict[str, str]:
+        version = name(version or NO_VERSION)
+        with self._lock:
+            if len(self._versions) < MOST_VERSIONS:
+                self._versions.add(version)
+            return {"model": name(model), "version": version if version in self._versions else OTHER}
 
     def _add(self, metric: d.Definition, value: float, labels: dict[str, str]) -> None:
         self.meters.add(metric, value, labels)

@@ -22,8 +22,8 @@ def told_by_ingress() -> Seen:
         counted.request("/v1/generate", code, 1.5)
     counted.began()
     counted.error("overloaded")
-    counted.triage("acute")
-    counted.guard("medication")
+    counted.triage("acute", "im", "0c1d2e3f4a5b")
+    counted.answered("im", "0c1d2e3f4a5b", ("medication",))
     return counted.seen(300)
 
 
@@ -82,10 +82,27 @@ def test_errors_are_told_by_name_with_their_age_and_safety_by_rule(
     shown = capsys.readouterr().out
     assert "overloaded" in shown
     assert "0 s ago" in shown
-    assert "safety: risk acute 1, guard medication 1" in shown
+    assert "safety: risk acute 1, answers im 1, guard medication 1" in shown
     assert "gm: no room" in shown
     route = next(line.split() for line in shown.splitlines() if line.startswith("/v1/generate"))
     assert route[1:4] == ["3", "0", "1"]
+
+
+def test_versions_of_a_model_are_told_apart_while_one_is_rolled_out(service: ServiceStatus) -> None:
+    counted = Metrics(PlainMeters())
+    for version, broken in (("old", ()), ("old", ("emoji.any",)), ("new", ("emoji.any",))):
+        counted.answered("gm", version, broken)
+    counted.refused("guard", "gm", "new")
+    service.deployments[0].seen = counted.seen(300)
+    assert status.as_values(service)["safety"] == {
+        "answers gm (gm new)": 1,
+        "answers gm (gm old)": 2,
+        "guard emoji.any (gm new)": 1,
+        "guard emoji.any (gm old)": 1,
+        "refused guard (gm new)": 1,
+    }
+    service.deployments.pop()  # the other version has gone
+    assert status.as_values(service)["safety"]["guard emoji.any"] == 2
 
 
 def test_the_same_is_there_as_json(service: ServiceStatus) -> None:

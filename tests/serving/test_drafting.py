@@ -30,10 +30,10 @@ class Counted:
     """Keeps what it is told, as the service's metrics do."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, str]] = []
+        self.told: list[tuple[Any, ...]] = []
 
-    def __getattr__(self, name: str) -> Callable[[str], None]:
-        return lambda value: self.told.append((name, value))
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *values: self.told.append((name, *values))
 
 
 def written(*answers: str) -> Callable[[Messages, Sampling], str]:
@@ -54,7 +54,7 @@ async def service(*answers: str, token_s: float = 0.0, **safety: Any) -> AsyncIt
 
 
 async def asked(services: Services, post: str = POST, **changes: Any) -> Asked:
-    risk = await assess(services, post)
+    risk = await assess(services, services.gm, "r1", post)
     return replace(Asked("r1", post, None, messages("gm", post), SAMPLING, risk), **changes)
 
 
@@ -75,7 +75,7 @@ def seen(services: Services) -> list[Sampling]:
     return [sampling for _, _, sampling in services.gm.engine.seen]  # type: ignore[attr-defined]
 
 
-def told(services: Services) -> list[tuple[str, str]]:
+def told(services: Services) -> list[tuple[Any, ...]]:
     return services.metrics.told  # type: ignore[attr-defined]
 
 
@@ -84,7 +84,7 @@ def test_a_good_text_comes_as_it_was_written() -> None:
     assert (result.text, result.refusal, result.finish_reason) == (GOOD, None, "stop")
     assert (result.regenerations, result.resources_required) == (0, False)
     assert result.usage.new_tokens == len(GOOD.split())
-    assert told(services) == [("triage", "none")]
+    assert told(services) == [("triage", "none", "gm", "0"), ("answered", "gm", "0", ())]
 
 
 def test_an_acute_post_gets_no_draft_and_no_model_is_asked() -> None:
@@ -95,7 +95,7 @@ def test_an_acute_post_gets_no_draft_and_no_model_is_asked() -> None:
     assert result.resources_required
     assert (result.finish_reason, result.usage.new_tokens) == ("content_filter", 0)
     assert seen(services) == []
-    assert told(services) == [("triage", "acute"), ("refused", "acute_risk")]
+    assert told(services) == [("triage", "acute", "gm", "0"), ("refused", "acute_risk", "gm", "0")]
 
 
 def test_with_the_scope_an_acute_post_gets_a_draft_and_still_its_risk() -> None:
@@ -116,7 +116,11 @@ def test_a_text_that_breaks_a_rule_is_written_again_warmer_and_with_another_seed
     assert (first.temperature, second.temperature) == (0.0, 0.7)
     assert (first.seed, second.seed) == (5, 1_000_008)
     assert result.usage.new_tokens == len(BAD.split()) + len(GOOD.split())
-    assert told(services)[1:] == [("guard", "minimising.pain"), ("regenerated", "gm")]
+    assert told(services)[1:] == [
+        ("answered", "gm", "0", ("minimising.pain",)),
+        ("regenerated", "gm", "0"),
+        ("answered", "gm", "0", ()),
+    ]
 
 
 def test_after_k_regenerations_a_refusal_names_the_rules_and_none_of_the_words() -> None:
@@ -127,12 +131,37 @@ def test_after_k_regenerations_a_refusal_names_the_rules_and_none_of_the_words()
     assert "tried 4 times" in result.refusal.message and "worse" not in result.refusal.message
     assert (result.regenerations, result.finish_reason) == (3, "content_filter")
     assert len(seen(services)) == 4
-    assert told(services)[-1] == ("refused", "guard")
+    assert told(services)[-1] == ("refused", "guard", "gm", "0")
 
 
 def test_a_harmful_answer_asks_for_resources_though_the_triage_saw_nothing() -> None:
     result, _ = asyncio.run(drafted(HARM, GOOD))
     assert (result.text, result.risk.level, result.resources_required) == (GOOD, "none", True)
+
+
+class RolledOut(LocalModel):
+    """Gives one request to its new version."""
+
+    async def info(self, request_id: str | None = None) -> dict[str, Any]:
+        return {"version": "new" if request_id == "to-new" else "old"}
+
+
+def test_what_is_counted_tells_the_version_that_answers_the_request() -> None:
+    async def both() -> list[tuple[Any, ...]]:
+        async with service(BAD, regenerations=0) as services:
+            model = RolledOut("gm", services.gm.engine)  # type: ignore[attr-defined]
+            for request_id, post in (("to-new", POST), ("to-old", ACUTE)):
+                risk = await assess(services, model, request_id, post)
+                await draft(services, model, Asked(request_id, post, None, messages("gm", post), SAMPLING, risk))
+            return told(services)
+
+    assert asyncio.run(both()) == [
+        ("triage", "none", "gm", "new"),
+        ("answered", "gm", "new", ("minimising.pain",)),
+        ("refused", "guard", "gm", "new"),
+        ("triage", "acute", "gm", "old"),
+        ("refused", "acute_risk", "gm", "old"),
+    ]
 
 
 def test_no_regeneration_is_a_setting() -> None:
@@ -181,7 +210,7 @@ def test_a_later_broken_sentence_ends_the_stream_before_it_is_shown() -> None:
     assert texts == ["That sounds lonely."]
     assert (result.text, result.finish_reason) == (None, "content_filter")
     assert result.refusal is not None and result.refusal.rules == ("minimising.pain",)
-    assert told(services)[-1] == ("refused", "guard")
+    assert told(services)[-1] == ("refused", "guard", "gm", "0")
 
 
 def test_a_stream_that_never_keeps_the_rules_is_refused_with_nothing_shown() -> None:

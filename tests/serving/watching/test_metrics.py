@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serving.watching import definitions as d
 from serving.watching.meters import PlainMeters
-from serving.watching.metrics import Metrics, name
+from serving.watching.metrics import MOST_VERSIONS, Metrics, name
 from serving.watching.recent import Recent, merged
 
 
@@ -36,10 +36,10 @@ def count_all(counted: Metrics) -> None:
     counted.first_token("gm", 0.2)
     counted.tokens("gm", 120, 40, 1.2)
     counted.cancelled("gm")
-    counted.triage("acute")
-    counted.guard("medication")
-    counted.regenerated("gm")
-    counted.refused("acute")
+    counted.triage("acute", "gm", "4f1c09aa3b21")
+    counted.answered("gm", "4f1c09aa3b21", ("medication",))
+    counted.regenerated("gm", "4f1c09aa3b21")
+    counted.refused("acute", "gm", "4f1c09aa3b21")
     counted.limited("rate")
     counted.replica_started("im", 7)
 
@@ -56,10 +56,12 @@ def test_each_event_is_exported_under_its_name_and_labels(counted: Metrics) -> N
     assert found["ray_llumi_prompt_tokens_total model=gm"] == 120
     assert found["ray_llumi_new_tokens_total model=gm"] == 40
     assert found["ray_llumi_cancelled_total model=gm"] == 1
-    assert found["ray_llumi_triage_total level=acute"] == 1
-    assert found["ray_llumi_guard_total rule=medication"] == 1
-    assert found["ray_llumi_regenerations_total model=gm"] == 1
-    assert found["ray_llumi_refusals_total reason=acute"] == 1
+    version = "version=4f1c09aa3b21"
+    assert found[f"ray_llumi_triage_total level=acute model=gm {version}"] == 1
+    assert found[f"ray_llumi_answers_total model=gm {version}"] == 1
+    assert found[f"ray_llumi_guard_total model=gm rule=medication {version}"] == 1
+    assert found[f"ray_llumi_regenerations_total model=gm {version}"] == 1
+    assert found[f"ray_llumi_refusals_total model=gm reason=acute {version}"] == 1
     assert found["ray_llumi_limited_total kind=rate"] == 1
     assert found["ray_llumi_replica_starts_total model=im"] == 1
 
@@ -89,11 +91,23 @@ def test_what_is_no_name_never_becomes_a_label(text: str) -> None:
 
 
 def test_a_text_given_as_a_label_by_mistake_is_counted_without_it(counted: Metrics) -> None:
-    counted.refused("I want to end it")
+    counted.refused("I want to end it", "gm", "and nobody knows")
     counted.error("zebrafish are my only friends")
     found = exported(counted)
-    assert found["ray_llumi_refusals_total reason=other"] == 1
+    assert found["ray_llumi_refusals_total model=gm reason=other version=other"] == 1
     assert not [key for key in found if "zebrafish" in key or "want" in key]
+
+
+def test_versions_are_told_apart_up_to_a_bound_so_that_labels_stay_few(counted: Metrics) -> None:
+    for number in range(MOST_VERSIONS + 20):
+        counted.answered("gm", f"v{number}")
+    counted.answered("im", None)
+    counted.answered("gm", "v0")
+    found = {key: value for key, value in exported(counted).items() if key.startswith("ray_llumi_answers_total")}
+    assert len(found) == MOST_VERSIONS + 2
+    assert found["ray_llumi_answers_total model=gm version=v0"] == 2
+    assert found["ray_llumi_answers_total model=gm version=other"] == 20
+    assert found["ray_llumi_answers_total model=im version=other"] == 1
 
 
 class Clock:

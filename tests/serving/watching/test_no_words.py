@@ -248,7 +248,7 @@ class Leaky:
         body = (await receive())["body"].decode()
         logging.getLogger(LOGGER).info("got %s", body)
         print(body)  # noqa: T201
-        metrics().meters.add(d.REFUSED, 1, {"reason": body})
+        metrics().meters.add(d.REFUSED, 1, {"reason": body, "model": "gm", "version": "none"})
         with traces.Tracing.tracer.start_as_current_span("leak") as told:
             told.set_attribute("body", body)
         Path(scope["folder"], "body.txt").write_text(body, encoding="utf-8")
