@@ -169,7 +169,7 @@ def start_rollout(
     config: Config,
     model: RolledOut,
     to: Annotated[str, typer.Option("--to", metavar="MODEL", help="A folder, s3:// or gs://, as nodes see it.")],
-    share: Annotated[float, typer.Option(help="Share of the requests, 0 to 1.")] = 0.05,
+    share: Annotated[float, typer.Option(min=0, max=1, help="Share of the requests.")] = 0.05,
     overrides: Set = None,
     debug: Debug = False,
 ) -> None:
@@ -183,7 +183,7 @@ def start_rollout(
 def move_rollout(
     config: Config,
     model: RolledOut,
-    share: Annotated[float, typer.Argument(metavar="SHARE", help="Share of the requests, 0 to 1.")],
+    share: Annotated[float, typer.Argument(metavar="SHARE", min=0, max=1, help="Share of the requests.")],
     overrides: Set = None,
     debug: Debug = False,
 ) -> None:

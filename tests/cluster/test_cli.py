@@ -78,6 +78,8 @@ def test_config_prints_what_loads_again(llumi, tmp_path):
         ["train", "demo"],
         ["train", "demo", "--model", "xx", "--stage", "sft"],
         ["run", "demo", "--nope"],
+        ["rollout", "start", "demo", "--model", "gm", "--to", "/models/gm", "--share", "1.5"],
+        ["rollout", "share", "demo", "--model", "gm", "-1"],
     ],
 )
 def test_a_misspelt_command_is_a_usage_error(arguments, llumi):
