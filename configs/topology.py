@@ -43,7 +43,10 @@ class DeploymentSettings(Section):
 
 
 class IngressSettings(DeploymentSettings):
-    """Replicas of the ingress, which waits for models most of the time and so takes many requests at once."""
+    """Replicas of the ingress, which waits for models most of the time and so takes many requests at once.
+
+    Nothing waits for it: what is above ``max_ongoing_requests`` is refused, whatever ``max_queued_requests`` says.
+    """
 
     target_ongoing_requests: float = Field(64, gt=0)
     """Requests in progress a replica that autoscaling aims at."""
@@ -83,4 +86,5 @@ class TopologySettings(Section):
     stall_s: float = Field(60, gt=0)
     """Seconds without any new token, though requests are in progress, after which a replica is replaced."""
     haproxy: Literal["auto", "always", "never"] = "auto"
-    """HAProxy in front of the ingress, which costs less CPU than Serve's own proxy; auto = where its binary runs."""
+    """HAProxy in front of the ingress, which costs less CPU than Serve's own proxy; auto = where its binary runs.
+    Of a Ray that ``llumi serve`` starts itself; others have it by the environment of ``ray start``."""
