@@ -167,6 +167,44 @@ def test_a_failure_in_mid_stream_is_the_last_event(tmp_path: Path) -> None:
 CHAT = {"model": "llumi-gm", "messages": [{"role": "user", "content": POST["text"]}]}
 
 
+def test_a_post_that_gets_no_draft_is_looked_up_nowhere(tmp_path: Path) -> None:
+    class Index:
+        embedder = None
+        asked = 0
+
+        async def similar(self, post: str) -> list[Any]:
+            self.asked += 1
+            return []
+
+    index = Index()
+    with running(tmp_path, retrieval=index) as site:
+        assert site.post("/v1/generate", {"post": ACUTE}).status_code == 200
+        assert index.asked == 0
+        assert site.post("/v1/generate", {"post": POST}).status_code == 200
+        assert index.asked == 1
+
+
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        ("generate", {"post": POST}),
+        ("generate", {"post": POST, "stream": True}),
+        ("improve", {"post": POST, "draft": DRAFT}),
+        ("chat/completions", CHAT),
+        ("chat/completions", {**CHAT, "stream": True}),
+    ],
+)
+def test_the_log_tells_the_tokens_of_each_request(
+    site: Site, caplog: pytest.LogCaptureFixture, route: str, body: dict[str, Any]
+) -> None:
+    with caplog.at_level("INFO", logger="ray.serve"):
+        site.post(f"/v1/{route}", body, headers={"x-request-id": "counted"})
+        until(lambda: any("counted" in record.getMessage() for record in caplog.records))
+    (line,) = (json.loads(r.getMessage()) for r in caplog.records if "counted" in r.getMessage())
+    wrote = REVISION if route == "improve" else ANSWER
+    assert (line["new_tokens"], line["prompt_tokens"] > 50) == (len(wrote.split()), True)
+
+
 @pytest.mark.parametrize(
     ("route", "body"),
     [

@@ -28,6 +28,19 @@ def test_a_key_is_found_again_by_itself_and_nothing_else(file: Path) -> None:
         assert keys.find(entries, other) is None
 
 
+def test_how_long_a_comparison_takes_tells_nothing_of_the_hash(file: Path) -> None:
+    class Hash(str):
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            raise AssertionError("letters are compared until one differs")
+
+    key, entry = keys.create(file, "portal", ORDINARY)
+    kept = {entry.id: entry.model_copy(update={"hash": Hash(entry.hash)})}
+    assert keys.find(kept, key) is kept[entry.id]
+    assert keys.find(kept, key[:-1] + ("B" if key.endswith("A") else "A")) is None
+
+
 def test_the_file_holds_neither_a_key_nor_its_secret(file: Path) -> None:
     key, entry = keys.create(file, "portal", ORDINARY)
     text = file.read_text()
