@@ -22,12 +22,10 @@ TIMEOUT_S = 900.0
 
 def start(settings: Settings, model: ModelName, location: str, share: float, console: Console, *, debug: bool) -> None:
     """Load another version beside the one that runs and give it a share of the requests."""
-    from serving import rollout, service
+    from serving import rollout, service, sources
 
-    if not 0 <= share <= 1:
-        raise UsageError(f"--share is from 0 to 1, not {share:g}")
-    where = service.found(location if is_remote(location) else str(Path(location).expanduser().resolve()))
-    assert where is not None
+    given = location if is_remote(location) else str(Path(location).expanduser().resolve())
+    where = sources.opened(given, adapter=settings.serving.topology.kind == "shared")
     with joined(settings, debug=debug):
         before = service.deployed()
         steps = rollout.started(before, model, where, share)

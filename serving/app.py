@@ -12,7 +12,7 @@ from typing import Any
 from ray.serve import Application, Deployment
 
 from configs.serving import DeploymentSettings
-from serving.arguments import APP, AppArgs, ModelArgs, ModelPaths, app_of
+from serving.arguments import APP, AppArgs, ModelArgs, ModelPaths, app_of, autoscaling
 from serving.ingress import Ingress
 from serving.model_deployment import ModelDeployment
 
@@ -53,14 +53,3 @@ def sized(
         graceful_shutdown_timeout_s=drain_s,
         **spread,
     )
-
-
-def autoscaling(settings: DeploymentSettings) -> dict[str, Any]:
-    """Serve's autoscaling of one deployment."""
-    return {
-        "min_replicas": settings.min_replicas,
-        "max_replicas": settings.max_replicas,
-        "target_ongoing_requests": settings.target_ongoing_requests,
-        "upscale_delay_s": settings.upscale_delay_s,
-        "downscale_delay_s": settings.downscale_delay_s,
-    }

@@ -1,6 +1,7 @@
 """What the service's applications are built from: the ``args`` of the document that is deployed."""
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -148,3 +149,14 @@ def replicas_of(serving: ServingSettings, models: ModelPaths | None = None) -> d
     shared = models.base is not None if models else serving.topology.kind == "shared"
     parts = {SHARED: serving.topology.models} if shared else {"gm": serving.gm, "im": serving.im}
     return {"ingress": serving.ingress, **parts}
+
+
+def autoscaling(settings: DeploymentSettings) -> dict[str, Any]:
+    """Serve's autoscaling of one deployment."""
+    return {
+        "min_replicas": settings.min_replicas,
+        "max_replicas": settings.max_replicas,
+        "target_ongoing_requests": settings.target_ongoing_requests,
+        "upscale_delay_s": settings.upscale_delay_s,
+        "downscale_delay_s": settings.downscale_delay_s,
+    }

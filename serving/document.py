@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from configs.settings import Settings
+from configs.topology import DeploymentSettings
 from configs.training import MODELS, SCRATCH
 from pipelines.layout import Layout
 from serving.access.tls import serve_options
 from serving.address import check_exposure
-from serving.arguments import APP, ModelArgs, ModelPaths, app_of, ingress_args, model_args
+from serving.arguments import APP, ModelArgs, ModelPaths, app_of, autoscaling, ingress_args, model_args
 
 IMPORT_PATH = "serving.app:build"
 MODEL_IMPORT_PATH = "serving.app:build_model"
@@ -59,6 +60,20 @@ def model_application(args: ModelArgs, app: str | None = None) -> dict[str, Any]
         "import_path": MODEL_IMPORT_PATH,
         "args": args.model_dump(mode="json"),
     }
+
+
+def with_replicas(part: dict[str, Any], limits: DeploymentSettings, fewest: int = 0) -> dict[str, Any]:
+    """An application of models with its autoscaling beside its ``args``: by ``limits``, and no less than ``fewest``.
+
+    Serve starts all replicas anew where a document has an ``autoscaling_config`` and the one before had none, and
+    none where only its numbers change.
+    """
+    wanted = {
+        "min_replicas": max(limits.min_replicas, fewest),
+        "max_replicas": max(limits.max_replicas, fewest),
+    }
+    scaling = autoscaling(limits.model_copy(update=wanted))
+    return {**part, "deployments": [{"name": part["args"]["deployment"], "autoscaling_config": scaling}]}
 
 
 def ingress_application(settings: Settings, parts: list[ModelArgs]) -> dict[str, Any]:

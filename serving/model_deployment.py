@@ -80,7 +80,8 @@ class ModelDeployment:
         wanted: dict[str, str] = dict(args.models.items())
         if args.base is not None:
             wanted["base"] = args.base
-        return {name: sources.local(location, cache, keep) for name, location in wanted.items()}
+        adapters = args.models if args.base is not None else ()
+        return {name: sources.local(at, cache, keep, adapter=name in adapters) for name, at in wanted.items()}
 
     def _tell(self, started: float, fetched: float) -> None:
         from serving.watching.metrics import metrics

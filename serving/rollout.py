@@ -21,7 +21,7 @@ from configs.errors import EngineError, UsageError
 from configs.topology import DeploymentSettings
 from configs.training import MODELS, ModelName
 from serving.arguments import APP, AppArgs, ModelArgs, app_of
-from serving.document import model_application
+from serving.document import model_application, with_replicas
 from serving.routes import Route, Routes
 
 Document = dict[str, Any]
@@ -69,10 +69,16 @@ def shared(document: Document, model: ModelName, share: float) -> Document:
 
 
 def promoted(document: Document, model: ModelName, replicas: int) -> list[Step]:
-    """Have the new version at as many ``replicas`` as the old one runs, then give it all requests."""
+    """Have the new version at as many ``replicas`` as the old one runs, then give it all requests.
+
+    The old one keeps its own for as long as it may be needed again: without requests it would scale down.
+    """
     own, new = both(document, model)
     grown = copy.deepcopy(document)
-    overridden(application(grown, new.app), model, replicas, args_of(application(grown, own.app)).replicas)
+    limits = args_of(application(grown, own.app)).replicas
+    for part in (application(grown, new.app), application(grown, own.app)):
+        if "deployments" in part:  # else every replica would start anew
+            part |= with_replicas(part, limits, replicas)
     return [Step(grown, (new.app,)), Step(shared(grown, model, 1.0), (APP,))]
 
 
@@ -95,6 +101,9 @@ def finished(document: Document, model: ModelName) -> list[Step]:
         own = own.model_copy(update={"info": new.info})
     settled = routed(settled, model, (with_share(own, 1.0),))
     steps.append(Step(copy.deepcopy(settled), (APP,)))
+    part = application(settled, own.app)
+    if "deployments" in part:
+        part |= with_replicas(part, args_of(part).replicas)
     settled["applications"] = [part for part in settled["applications"] if part["name"] != new.app]
     steps.append(Step(settled, (APP,)))
     return steps
@@ -162,16 +171,7 @@ def canary(own: dict[str, Any], model: ModelName, location: str, replicas: Deplo
     replicas = replicas or args.replicas.model_copy(update={"min_replicas": 1})
     new = args.model_copy(update={"deployment": model, "models": {model: location}, "replicas": replicas})
     environment = {"runtime_env": own["runtime_env"]} if "runtime_env" in own else {}
-    return {**model_application(new, canary_app(model)), **environment}
-
-
-def overridden(part: dict[str, Any], deployment: str, replicas: int, limits: DeploymentSettings) -> None:
-    """Set the fewest replicas of an application that runs; an override restarts none of them."""
-    from serving.app import autoscaling
-
-    most = max(limits.max_replicas, replicas)
-    wanted = limits.model_copy(update={"min_replicas": max(limits.min_replicas, replicas), "max_replicas": most})
-    part["deployments"] = [{"name": deployment, "autoscaling_config": autoscaling(wanted)}]
+    return with_replicas({**model_application(new, canary_app(model)), **environment}, replicas)
 
 
 def run(steps: list[Step], model: ModelName, before: Document, timeout_s: float) -> None:

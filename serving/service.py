@@ -28,14 +28,13 @@ from configs.errors import EngineError, UsageError
 from configs.serving import ServingSettings
 from configs.settings import Settings
 from configs.training import MODELS
-from pipelines.corpus.sources import is_remote
 from pipelines.manifest import require
-from pipelines.training.weights import base_name
+from serving import sources
 from serving.access.boards import end_actor
 from serving.access.tls import check_tls, own_context
 from serving.address import base_url, check_exposure, check_port
-from serving.arguments import ModelPaths
-from serving.document import paths, serve_document
+from serving.arguments import ModelArgs, ModelPaths
+from serving.document import paths, serve_document, with_replicas
 
 READY_TIMEOUT_S = 300.0
 """Seconds that the models have to load."""
@@ -54,7 +53,9 @@ def start(settings: Settings, models: ModelPaths | None = None, *, timeout_s: fl
     others, and EngineError where the models do not come up.
     """
     models = models or made_models(settings)
-    models = ModelPaths(**{name: found(location) for name, location in models.model_dump().items()})
+    adapters = MODELS if models.base is not None else ()
+    given = models.model_dump(exclude_none=True)
+    models = ModelPaths(**{name: sources.opened(at, adapter=name in adapters) for name, at in given.items()})
     serving = settings.serving
     check_exposure(serving)
     check_tls(serving)
@@ -79,11 +80,6 @@ def open_doors(document: dict[str, Any]) -> None:
         raise EngineError(f"the service's proxy does not start: {str(error).strip().splitlines()[-1]}") from error
 
 
-def found(location: str | None) -> str | None:
-    """A model's location as every replica opens it; raises ModelNotFound for a local one that is not there."""
-    return location if location is None or is_remote(location) else base_name(location)
-
-
 def deploy(document: dict[str, Any], timeout_s: float = READY_TIMEOUT_S) -> None:
     """Apply the document to the Serve that runs, and wait until all of it does; raises EngineError.
 
@@ -91,8 +87,15 @@ def deploy(document: dict[str, Any], timeout_s: float = READY_TIMEOUT_S) -> None
     the other. Our code goes along as this process' job has it.
     """
     environment = dict(ray.get_runtime_context().runtime_env)
-    applications = [{"runtime_env": environment, **application} for application in document["applications"]]
+    applications = [{"runtime_env": environment, **scalable(part)} for part in document["applications"]]
     apply({**document, "applications": applications}, [part["name"] for part in applications], timeout_s)
+
+
+def scalable(part: dict[str, Any]) -> dict[str, Any]:
+    """An application as a rollout can change its replicas without a restart."""
+    return (
+        part if "models" not in part["args"] else with_replicas(part, ModelArgs.model_validate(part["args"]).replicas)
+    )
 
 
 def apply(document: dict[str, Any], names: Sequence[str], timeout_s: float) -> None:

@@ -24,18 +24,29 @@ from pipelines import manifest
 from pipelines.corpus.sources import is_remote, resolve
 from pipelines.training.delivery import CHUNK, SUMS, Place
 from pipelines.training.export import LINEAGE
-from pipelines.training.weights import base_name
+from pipelines.training.weights import ADAPTER_CONFIG, CONFIG, base_name
 
 LOG = logging.getLogger("ray.serve")
 
 
-def local(location: str, cache: Path, keep: int) -> str:
-    """What the engine opens: the location itself, or this node's copy of a model in a store.
+def opened(location: str, *, adapter: bool = False) -> str:
+    """A location as every replica opens it: a store's as it is, a folder's from the root, a Hugging Face name.
 
-    Raises ModelNotFound where there is no model, or what was copied is not what its sums say.
+    Raises ModelNotFound where a folder is meant that holds no model, nor an ``adapter`` where it may be one.
+    """
+    if is_remote(location):
+        return location
+    folder = Path(location).expanduser()
+    return str(folder.resolve()) if adapter and (folder / ADAPTER_CONFIG).is_file() else base_name(location)
+
+
+def local(location: str, cache: Path, keep: int, *, adapter: bool = False) -> str:
+    """What the engine opens: the location itself, or this node's copy of a model, or an ``adapter``, in a store.
+
+    Raises ModelNotFound where there is none, or what was copied is not what its sums say.
     """
     if not is_remote(location):
-        return base_name(location)
+        return opened(location, adapter=adapter)
     with naming(location):
         place = Place(*resolve(location), location)
         sums = sums_of(place)
@@ -98,8 +109,8 @@ def version_of(place: Place, sums: Mapping[str, str] | None) -> str:
         return digest(json.dumps(sorted(sums.items())).encode())[:32]
     listed = place.filesystem.get_file_info(fs.FileSelector(place.path, recursive=True, allow_not_found=True))
     files = [(info.path, info.size, str(info.mtime)) for info in listed if info.type == fs.FileType.File]
-    if not any(path.endswith("/config.json") for path, _, _ in files):
-        raise ModelNotFound(f"{place.name} holds no model (config.json is missing)")
+    if not any(path.endswith((f"/{CONFIG}", f"/{ADAPTER_CONFIG}")) for path, _, _ in files):
+        raise ModelNotFound(f"{place.name} holds no model ({CONFIG} is missing)")
     return digest(json.dumps([place.name, sorted(files)]).encode())[:32]
 
 

@@ -1,5 +1,6 @@
 """The steps of a rollout as edits of the document that is deployed; on a real Serve they are in test_chaos."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from serving.app import ModelPaths
 from serving.arguments import APP, ModelArgs
 from serving.document import serve_document
 from serving.rollout import Document, application, canary_app, routes_of
+from serving.service import scalable
 
 NEW = "/models/new/gm"
 
@@ -19,13 +21,22 @@ NEW = "/models/new/gm"
 def document() -> Document:
     """Both models served, three replicas of gm at most."""
     made = serve_document(load("demo", ["serving.gm.max_replicas=3"]), ModelPaths(gm="/models/gm", im="/models/im"))
-    for part in made["applications"]:
-        part["runtime_env"] = {"env_vars": {"A": "b"}}
-    return made
+    return deployed(made)
+
+
+def deployed(made: Document) -> Document:
+    """As `llumi serve` deploys it."""
+    return {"applications": [{"runtime_env": {"env_vars": {"A": "b"}}, **scalable(x)} for x in made["applications"]]}
 
 
 def names(document: Document) -> list[str]:
     return [part["name"] for part in document["applications"]]
+
+
+def fewest(document: Document, app: str) -> int:
+    (override,) = application(document, app)["deployments"]
+    found: int = override["autoscaling_config"]["min_replicas"]
+    return found
 
 
 def shares(document: Document) -> list[tuple[str, float]]:
@@ -61,11 +72,34 @@ def test_no_step_of_a_share_touches_what_restarts_replicas(document: Document) -
 def test_a_promoted_version_has_the_replicas_before_it_has_the_requests(document: Document) -> None:
     divided = rollout.started(document, "gm", NEW, 0.1)[-1].document
     grown, all_of_it = rollout.promoted(divided, "gm", replicas=3)
-    (override,) = application(grown.document, canary_app("gm"))["deployments"]
-    assert override["autoscaling_config"]["min_replicas"] == 3
+    assert fewest(grown.document, canary_app("gm")) == 3
     assert grown.wait_for == (canary_app("gm"),)
     assert shares(grown.document) == [("llumi-gm", 0.9), (canary_app("gm"), 0.1)]
     assert shares(all_of_it.document) == [("llumi-gm", 0.0), (canary_app("gm"), 1.0)]
+
+
+def test_the_old_version_keeps_its_replicas_until_the_rollout_is_finished(document: Document) -> None:
+    """Without requests it would scale down, and be too small for all of them when they come back."""
+    divided = rollout.started(document, "gm", NEW, 0.1)[-1].document
+    promoted = rollout.promoted(divided, "gm", replicas=3)[-1].document
+    back = rollout.taken_back(promoted, "gm")[-1].document
+    *before, last = rollout.finished(promoted, "gm")
+    for held in (promoted, back, *(step.document for step in before)):
+        assert fewest(held, "llumi-gm") == 3
+    assert [fewest(ended, "llumi-gm") for ended in (last.document, rollout.finished(back, "gm")[-1].document)] == [1, 1]
+
+
+def test_no_step_brings_numbers_of_replicas_to_an_application_that_had_none(document: Document) -> None:
+    """Serve would start all its replicas anew."""
+    bare = copy.deepcopy(document)
+    for model in ("gm", "im"):
+        del application(bare, f"llumi-{model}")["deployments"]
+    for made, has in ((document, True), (bare, False)):
+        steps = rollout.started(made, "gm", NEW, 0.1)
+        steps += rollout.promoted(steps[-1].document, "gm", 2)
+        steps += rollout.finished(steps[-1].document, "gm")
+        assert {"deployments" in application(step.document, "llumi-gm") for step in steps} == {has}
+        assert all("deployments" in application(step.document, canary_app("gm")) for step in steps[:-1])
 
 
 def test_taking_back_is_one_step(document: Document) -> None:
@@ -84,9 +118,7 @@ def test_a_finished_rollout_leaves_the_document_of_a_service_of_the_new_version(
     assert shares(settled.document) == [("llumi-gm", 1.0)]
     assert canary_app("gm") in names(settled.document)
     wanted = serve_document(load("demo", ["serving.gm.max_replicas=3"]), ModelPaths(gm=NEW, im="/models/im"))
-    for part in wanted["applications"]:
-        part["runtime_env"] = {"env_vars": {"A": "b"}}
-    assert alone.document["applications"] == wanted["applications"]
+    assert alone.document == deployed(wanted)
 
 
 def test_a_rollout_taken_back_and_finished_leaves_the_document_as_it_was(document: Document) -> None:

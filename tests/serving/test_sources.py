@@ -104,6 +104,19 @@ def test_a_model_that_came_there_in_another_way_is_served_too(store: tuple[str, 
     assert (folder / "config.json").is_file() and (folder / "tokenizer" / "vocab.json").is_file()
 
 
+def test_an_adapter_is_opened_where_there_may_be_one_and_nowhere_else(store: tuple[str, Any], tmp_path: Path) -> None:
+    query, s3 = store
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert sources.local(str(tmp_path), tmp_path / "cache", 4, adapter=True) == str(tmp_path)
+    with pytest.raises(ModelNotFound, match=r"config\.json is missing"):
+        sources.local(str(tmp_path), tmp_path / "cache", 4)
+    with pytest.raises(ModelNotFound, match="is not there"):
+        sources.opened(str(tmp_path / "nowhere"), adapter=True)
+    s3.put_object(Bucket="models", Key="adapter/adapter_config.json", Body=b"{}")
+    folder = Path(sources.local(f"s3://models/adapter{query}", tmp_path / "cache", 4, adapter=True))
+    assert (folder / "adapter_config.json").is_file()
+
+
 @pytest.mark.parametrize("location", ["s3://models/nothing", "s3://nowhere/gm"])
 def test_a_model_that_is_not_there_is_named(store: tuple[str, Any], tmp_path: Path, location: str) -> None:
     with pytest.raises(ModelNotFound, match=location):
