@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from configs.settings import Settings
@@ -65,6 +66,21 @@ def test_a_models_replica_may_die_and_no_client_notices_before_its_first_byte(ru
     assert account.refused.total() <= 4
 
 
+def test_all_replicas_of_a_model_may_die_and_requests_wait_for_the_next_one(running: Settings) -> None:
+    title = "ServeReplica:llumi-im:im"
+    with Load(url(running), clients=4, kinds=("improve",)) as load:
+        load.wait(10)
+        for process in processes(title):
+            process.kill()
+        assert httpx.get(f"{url(running)}/healthz", timeout=30, trust_env=False).status_code == 503
+        load.wait(20, seconds=90)
+    account = load.account
+    assert account.balanced()
+    assert not account.lost and not account.refused, account
+    assert max(account.seconds) > 2  # until one was loaded
+    until(lambda: service.running_replicas("llumi-im", "im") == 2)
+
+
 def test_an_ingress_replica_may_die(running: Settings) -> None:
     with Load(url(running), clients=4, patience=5) as load:
         load.wait(10)
@@ -81,13 +97,13 @@ def test_an_ingress_replica_may_die(running: Settings) -> None:
 
 
 def test_the_proxy_may_die(running: Settings) -> None:
-    with Load(url(running), clients=4, patience=7) as load:
+    with Load(url(running), clients=4, patience=8) as load:
         load.wait(10)
         before = processes("haproxy.cfg", "ProxyActor")
         assert before
         for process in before:
             process.kill()
-        load.wait(20, seconds=90)
+        load.wait(20, seconds=120)
     account = load.account
     assert account.balanced()
     assert not [name for name in account.lost if not name.startswith("cut")], account
@@ -126,7 +142,9 @@ def test_a_new_version_comes_and_goes_without_a_lost_request(
         load.account.versions.clear()
         load.wait(30)
         divided = dict(load.account.versions)
+        (canary,) = (process.pid for process in processes("ServeReplica:llumi-gm-canary"))
         step(lambda document: rollout.promoted(document, "gm", 2))
+        assert canary in {process.pid for process in processes("ServeReplica")}, "the new version was loaded again"
         load.wait(6)
         load.account.versions.clear()
         load.wait(12)
