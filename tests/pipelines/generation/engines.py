@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from configs.serving import EngineSettings
-from pipelines.generation import vllm_engine
+from pipelines.generation import vllm_core
 from pipelines.generation.transformers_engine import TransformersEngine
 from pipelines.generation.vllm_engine import VllmEngine
 from tests.pipelines.generation.scripted import ScriptedEngine
@@ -32,7 +32,7 @@ def prompt(text: str) -> list[dict[str, str]]:
 
 def running_of(kind: str, model: Path) -> Running:
     """Starts and stops engines of one kind; skips the test where they cannot run."""
-    if kind == "vllm" and (reason := vllm_engine.why_not()):
+    if kind == "vllm" and (reason := vllm_core.why_not()):
         pytest.skip(reason)
 
     @asynccontextmanager

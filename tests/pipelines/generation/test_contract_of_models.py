@@ -131,8 +131,8 @@ def test_requests_of_all_kinds_in_one_batch_are_written_as_each_alone(running: R
         kinds = [
             Sampling(18, temperature=0.0),
             Sampling(18, temperature=1.5, top_p=1.0, seed=5),
-            Sampling(18, temperature=1.5, top_p=0.6, seed=5),
-            Sampling(18, temperature=2.0, top_p=0.6, seed=5),
+            Sampling(18, temperature=1.5, top_p=0.9, seed=5),
+            Sampling(18, temperature=2.0, top_p=0.9, seed=5),
             Sampling(18, temperature=1.5, top_p=1.0, seed=5, repetition_penalty=2.0),
             Sampling(5, temperature=1.5, top_p=1.0, seed=2),
             Sampling(18, temperature=1.5, top_p=1.0, seed=2, logprobs=True),
