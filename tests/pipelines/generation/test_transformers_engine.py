@@ -69,6 +69,20 @@ def test_a_request_that_ended_leaves_nothing_behind(tiny_model: Path) -> None:
     run(test)
 
 
+def test_a_cancelled_request_is_written_no_further(tiny_model: Path) -> None:
+    async def test() -> None:
+        engine = TransformersEngine(str(tiny_model), None, PAGES)
+        await engine.start()
+        async for _ in engine.generate("r", prompt("Hi"), ENDLESS):
+            (state,) = engine._manager.batch_processor.scheduler.active_requests.values()
+            engine.cancel("r")
+        await until(lambda: engine.in_progress() == 0)
+        assert len(state.generated_tokens) < ENDLESS.max_new_tokens
+        await engine.stop()
+
+    run(test)
+
+
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
     engine = TransformersEngine(str(tmp_path / "nowhere"), None, PAGES)
     with pytest.raises(ModelNotFound, match="nowhere"):

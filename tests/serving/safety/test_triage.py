@@ -140,6 +140,8 @@ def test_a_helpers_draft_raises_the_level_to_elevated_at_most() -> None:
     risk = TRIAGE.look(post, draft=draft)
     assert risk.level == "elevated"
     assert all(signal.startswith("draft:") for signal in risk.signals)
+    assert level("I want to kill myself.") == "acute"
+    assert TRIAGE.look(post, draft="I want to kill myself.").level == "elevated"
     assert TRIAGE.look("I want to die.", draft="That sounds hard.").level == "acute"
 
 
