@@ -28,8 +28,9 @@ from serving.wire import unavailable
 SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"
 DRAIN_S = 5
 """Seconds that an ingress replica which is to stop goes on taking requests, until HAProxy knows of it."""
-HEADERS_S = 10
-"""Seconds that a client has to send a request's headers; the generated configuration gives it an hour."""
+REQUEST_S = 20
+"""Seconds that a client has to send a request's headers and, up to ``BUFFER``, its body, as the application itself
+gives it by default; the generated configuration gives it an hour."""
 CONNECTIONS = 4096
 """Connections at the same time, Serve's own default; fewer where the limit of open files is too low for them."""
 FEWEST = 100
@@ -41,7 +42,7 @@ for argument; do
   case "$argument" in
     */haproxy.cfg)
       sed -i -E \
-        -e 's#^defaults$#&\n    timeout http-request {seconds}s#' \
+        -e 's#^defaults$#&\n    timeout http-request {seconds}s\n    option http-buffer-request#' \
         -e 's#^ *bind [*]?:({metrics}|{stats})$#    bind 127.0.0.1:\1#' \
         -e 's#^( *errorfile 50[234]) .*#\1 {folder}/unavailable.http#' \
         -e 's#^( *http-request return status) 404 .*#\1 503 {body}#' \
@@ -54,7 +55,8 @@ exec "{binary}" "$@"
 UNAVAILABLE = unavailable("no replica of the service can be reached", "unavailable")
 RETRY_ON = "conn-failure empty-response"
 """An ingress replica that dies before it answers is replaced by another one, for requests that fit into a buffer:
-to write a draft again harms nobody, and a rating that is given twice is one rating."""
+to write a draft again harms nobody, and a rating that is given twice is one rating. HAProxy can only do so where it
+holds the whole request before it passes on any of it, and clients send headers and body apart: so it waits for both."""
 BUFFER = 64 * 1024
 """Bytes of a request that HAProxy can send again; the longest post in its JSON fits."""
 
@@ -134,7 +136,7 @@ def environment(path: str | None) -> dict[str, str]:
     write_answer(folder)
     headers = " ".join(f"hdr {name} {value}" for name, value in UNAVAILABLE.headers.items())
     body = f"content-type application/json file {folder}/unavailable.json {headers}"
-    words = {"binary": path, "metrics": metrics, "stats": stats, "folder": folder, "body": body, "seconds": HEADERS_S}
+    words = {"binary": path, "metrics": metrics, "stats": stats, "folder": folder, "body": body, "seconds": REQUEST_S}
     wrapper = folder / "haproxy"
     wrapper.write_text(WRAPPER.format(**words), encoding="utf-8")
     wrapper.chmod(0o700)

@@ -15,7 +15,7 @@ __all__ = ["proxy"]
 def impatient() -> pytest.MonkeyPatch:  # type: ignore[misc]
     """Headers have one second, so that the test need not wait for ten."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(haproxy, "HEADERS_S", 1)
+        patch.setattr(haproxy, "REQUEST_S", 1)
         yield patch  # type: ignore[misc]
 
 
