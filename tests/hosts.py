@@ -8,6 +8,7 @@ and are removed with everything in them; those of others are never touched.
 Needs root and Linux's ``ip``: ``missing()`` says what is not there.
 """
 
+import ctypes
 import json
 import os
 import secrets
@@ -20,7 +21,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 START_S = 90
 BIN = Path(sys.executable).parent
@@ -65,6 +66,12 @@ def ip(*words: str) -> str:
     return subprocess.run(["ip", *words], capture_output=True, text=True, check=True).stdout
 
 
+def enter(namespace: TextIO) -> None:
+    """Have this thread's network be that of an open namespace."""
+    if ctypes.CDLL(None).setns(namespace.fileno(), 0):
+        raise OSError("this thread cannot enter a network namespace")
+
+
 class Host:
     """A namespace with an address of its own, and the Ray node in it."""
 
@@ -74,6 +81,7 @@ class Host:
         self.address, self.address6 = f"10.77.0.{number}", f"fd77::{number}"
         self.port = f"port{number}"
         self.folder = network.folder / str(number)
+        self.env = network.env | {"RAY_TMPDIR": str(self.folder)}
         ip("netns", "add", self.name)
         self.ip("link", "set", "lo", "up")
         ip("-n", network.name, *f"link add {self.port} type veth peer name eth0 netns {self.name}".split())
@@ -87,11 +95,11 @@ class Host:
         return ip("-n", self.name, *words)
 
     def start(self, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-        """Start a command on this host; ``env`` comes on top of the network's."""
+        """Start a command on this host; ``env`` comes on top of the host's."""
         with log.open("ab") as out:
             return subprocess.Popen(
                 ["ip", "netns", "exec", self.name, *command],
-                env=self.network.env | {"RAY_TMPDIR": str(self.folder)} | dict(env or {}),
+                env=self.env | dict(env or {}),
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -99,14 +107,8 @@ class Host:
 
     def run(self, command: Sequence[str], env: Mapping[str, str] | None = None, timeout: float = 120) -> Any:
         """Run a command on this host to its end; returns the completed process with its texts."""
-        return subprocess.run(
-            ["ip", "netns", "exec", self.name, *command],
-            env=self.network.env | {"RAY_TMPDIR": str(self.folder)} | dict(env or {}),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout,
-        )
+        words, given = ["ip", "netns", "exec", self.name, *command], self.env | dict(env or {})
+        return subprocess.run(words, env=given, capture_output=True, text=True, check=False, timeout=timeout)
 
     def python(self, code: str, *words: str, env: Mapping[str, str] | None = None, timeout: float = 120) -> Any:
         """Run Python code on this host to its end."""
@@ -130,6 +132,16 @@ class Host:
         process = self.start([str(BIN / "ray"), "start", *words], log)
         if wait:
             self.wait(process, log, head or self, six, before)
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """This thread, and threads that it starts, connect from this host while the block runs."""
+        with Path("/proc/thread-self/ns/net").open() as before, Path(f"/run/netns/{self.name}").open() as there:
+            enter(there)
+            try:
+                yield
+            finally:
+                enter(before)
 
     def gcs(self, six: bool = False) -> str:
         """Address of the cluster whose head this host is."""
