@@ -69,9 +69,9 @@ class OffloadSettings(Section):
     """Where the optimizer's state lies and its step is computed, from ZeRO-1 on; ``nvme`` is refused, as DeepSpeed does
     not resume from it."""
     parameters: Literal["none", "cpu", "nvme"] = "none"
-    """Where weights lie that no layer needs just now; with ZeRO-3."""
+    """Where weights lie that no layer needs just now; with ZeRO-3. ``nvme`` is for ``mode: full`` only."""
     nvme_path: str | None = None
-    """Folder on each node's own fast disk, for ``nvme``."""
+    """Folder on each node's own fast disk, for ``nvme``; runs get folders of their own in it."""
 
 
 class StageSettings(ObjectiveSettings):

@@ -14,6 +14,7 @@ from typing import Any
 
 from configs.errors import TrainingError
 from pipelines.interrupted import is_running
+from pipelines.training import nvme
 from pipelines.training.imports import lean_imports
 from pipelines.training.plan import Plan
 
@@ -32,18 +33,22 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
     driver instead. Any other error goes to Ray, which retries.
     """
     plan: Plan = config["plan"]
-    scratch = scratch_folder(plan.name)
+    folders = [scratch_folder(plan.name)]
+    if plan.training.offload.parameters == "nvme":
+        folders.append(scratch_folder(plan.name, plan.training.offload.nvme_path))
+        plan = nvme.on_disk(plan, folders[-1])
     try:
-        run(plan, scratch, Clock(config["started"]))
+        run(plan, folders[0], Clock(config["started"]))
     except TrainingError as error:
         (Path(plan.output) / FAILURE).write_text(json.dumps({"message": str(error)}), encoding="utf-8")
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def scratch_folder(name: str) -> Path:
+def scratch_folder(name: str, disk: str | None = None) -> Path:
     """This process's own empty folder on the node's disk; those of the run's killed processes are deleted."""
-    parent = Path(tempfile.gettempdir()) / f"llumi-training-{name}"
+    parent = Path(disk or tempfile.gettempdir()) / f"llumi-training-{name}"
     for left in parent.glob("[0-9]*"):
         if not is_running(int(left.name)):
             shutil.rmtree(left, ignore_errors=True)
@@ -73,6 +78,7 @@ def run(plan: Plan, scratch: Path, clock: "Clock") -> None:
     note_start(plan, found.marker.step if found else 0)
     # Before the weights: ZeRO-3 shards them while they load.
     arguments = trainers.arguments(plan, scratch, universal=convert)
+    nvme.ready(plan.training)
     tokenizer = load_tokenizer(plan.base, plan.revision)
     rows = open_rows(plan)
     trainer = trainers.make_trainer(plan, arguments, trainable_model(plan), tokenizer, rows)

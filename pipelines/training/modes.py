@@ -170,7 +170,16 @@ def optimizer_survives_a_restart(settings: Settings, devices: Devices) -> str | 
         return None
     return (
         "training.offload.optimizer: from nvme DeepSpeed 0.19 restores no state of the optimizer when training "
-        "resumes, so that a restart would change the result; take cpu, parameters may lie on nvme"
+        "resumes, so that a restart would change the result; take cpu"
+    )
+
+
+def weights_on_nvme_are_trained(settings: Settings, devices: Devices) -> str | None:
+    if settings.training.offload.parameters != "nvme" or settings.training.mode == "full":
+        return None
+    return (
+        "training.offload.parameters: where weights on nvme are frozen, as an adapter's base is, DeepSpeed 0.19 runs "
+        "out of buffers to read them into; offload to cpu, or take mode full"
     )
 
 
@@ -182,10 +191,7 @@ def nvme_is_there(settings: Settings, devices: Devices) -> str | None:
         return "training.offload.nvme_path: nvme needs a folder on each node's own disk; name it, or offload to cpu"
     if devices.libaio is not False:
         return None
-    return (
-        "training.offload: nvme needs libaio and a C++ compiler on every node, and some node has no libaio; install it "
-        "(Debian: libaio-dev), or offload to cpu"
-    )
+    return "training.offload: for nvme, some node has no libaio; install it (Debian: libaio-dev), or offload to cpu"
 
 
 def workers_have_gpus(settings: Settings, devices: Devices) -> str | None:
@@ -221,6 +227,7 @@ RULES: tuple[Rule, ...] = (
     optimizer_can_be_offloaded,
     parameters_can_be_offloaded,
     optimizer_survives_a_restart,
+    weights_on_nvme_are_trained,
     nvme_is_there,
     workers_have_gpus,
     torch_sees_the_gpus,

@@ -40,14 +40,14 @@ def pair(number: int, draw: random.Random) -> dict[str, Any]:
 class World:
     """Files in a folder, made once; ``plan`` is a run over them."""
 
-    def __init__(self, root: Path, bf16: bool = False):
+    def __init__(self, root: Path, bf16: bool = False, width: int = 32):
         from peft import LoraConfig, get_peft_model
 
         from pipelines.training.weights import load_model
 
         self.root = root
         self.settings: Settings = load("demo", [f"training.bf16={str(bf16).lower()}"])
-        self.base = tiny_base(root / "base")
+        self.base = tiny_base(root / "base", width=width)
         draw = random.Random(7)
         self.tokens, self.scored, self.start = root / "tokens", root / "reference", root / "start"
         for split, rows in ROWS.items():

@@ -30,7 +30,7 @@ HOPPER = Devices(
 )
 TURING = Devices(gpus=16, cuda=True, name="Tesla T4", capability=(7, 5), packages=frozenset(), libaio=False)
 FLASH, HUB = "model.attention=flash_attention_2", "model.attention=kernels-community/flash-attn2"
-NVME = ["training.zero_stage=3", "training.offload.parameters=nvme"]
+NVME = ["training.zero_stage=3", "training.offload.parameters=nvme", "training.mode=full"]
 
 REFUSED: dict[str, tuple[list[str], Devices | None, str]] = {
     "unknown attention": (["model.attention=flash"], None, r"model\.attention: flash is no.*sdpa, eager, flex_att"),
@@ -58,6 +58,11 @@ REFUSED: dict[str, tuple[list[str], Devices | None, str]] = {
         ["training.offload.optimizer=nvme"],
         None,
         r"offload\.optimizer: from nvme.*resumes.*cpu",
+    ),
+    "a frozen base on NVMe": (
+        [*NVME, "training.offload.nvme_path=/x", "training.mode=lora"],
+        HOPPER,
+        r"^training\.offload\.parameters: where weights on nvme are frozen.*offload to cpu, or take mode full$",
     ),
     "NVMe without a path": (NVME, None, r"training\.offload\.nvme_path: nvme needs a folder"),
     "NVMe without libaio": ([*NVME, "training.offload.nvme_path=/x", GPU[0]], TURING, r"no libaio; install it.*cpu"),
