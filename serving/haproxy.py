@@ -28,6 +28,8 @@ from serving.wire import unavailable
 SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"
 DRAIN_S = 5
 """Seconds that an ingress replica which is to stop goes on taking requests, until HAProxy knows of it."""
+CHECKS_S = 2
+"""Seconds between two looks at each node's proxy; after three without an answer Serve starts another one."""
 REQUEST_S = 20
 """Seconds that a client has to send a request's headers and, up to ``BUFFER``, its body, as the application itself
 gives it by default; the generated configuration gives it an hour."""
@@ -154,6 +156,7 @@ def environment(path: str | None) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_RETRY_ON": RETRY_ON,
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BUFFER),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S),
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": str(CHECKS_S),
     }
 
 

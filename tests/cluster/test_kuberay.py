@@ -263,6 +263,7 @@ def test_haproxy_is_set_as_the_service_sets_it_by_itself():
         "RAY_SERVE_HAPROXY_RETRY_ON": haproxy.RETRY_ON,
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(haproxy.BUFFER),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(haproxy.DRAIN_S),
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": str(haproxy.CHECKS_S),
     }
     for group in groups(manifest("rayservice.yaml")):
         given = {variable["name"]: variable.get("value") for variable in environment(group)}
