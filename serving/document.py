@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from configs.settings import Settings
-from configs.topology import DeploymentSettings
 from configs.training import MODELS, SCRATCH
 from pipelines.layout import Layout
 from serving.access.tls import serve_options
@@ -59,21 +58,19 @@ def model_application(args: ModelArgs, app: str | None = None) -> dict[str, Any]
         "route_prefix": None,
         "import_path": MODEL_IMPORT_PATH,
         "args": args.model_dump(mode="json"),
+        "deployments": scaled(args),
     }
 
 
-def with_replicas(part: dict[str, Any], limits: DeploymentSettings, fewest: int = 0) -> dict[str, Any]:
-    """An application of models with its autoscaling beside its ``args``: by ``limits``, and no less than ``fewest``.
+def scaled(args: ModelArgs, fewest: int = 0) -> list[dict[str, Any]]:
+    """The autoscaling of an application of models, with ``fewest`` replicas where its ``args`` say fewer.
 
-    Serve starts all replicas anew where a document has an ``autoscaling_config`` and the one before had none, and
-    none where only its numbers change.
+    It stands beside the ``args`` so that a rollout can change it: Serve then restarts nothing, but would where a
+    document has an ``autoscaling_config`` and the one before had none.
     """
-    wanted = {
-        "min_replicas": max(limits.min_replicas, fewest),
-        "max_replicas": max(limits.max_replicas, fewest),
-    }
-    scaling = autoscaling(limits.model_copy(update=wanted))
-    return {**part, "deployments": [{"name": part["args"]["deployment"], "autoscaling_config": scaling}]}
+    limits = args.replicas
+    wanted = {"min_replicas": max(limits.min_replicas, fewest), "max_replicas": max(limits.max_replicas, fewest)}
+    return [{"name": args.deployment, "autoscaling_config": autoscaling(limits.model_copy(update=wanted))}]
 
 
 def ingress_application(settings: Settings, parts: list[ModelArgs]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from configs.errors import EngineError, UsageError
 from configs.topology import DeploymentSettings
 from configs.training import MODELS, ModelName
 from serving.arguments import APP, AppArgs, ModelArgs, app_of
-from serving.document import model_application, with_replicas
+from serving.document import model_application, scaled
 from serving.routes import Route, Routes
 
 Document = dict[str, Any]
@@ -75,10 +75,9 @@ def promoted(document: Document, model: ModelName, replicas: int) -> list[Step]:
     """
     own, new = both(document, model)
     grown = copy.deepcopy(document)
-    limits = args_of(application(grown, own.app)).replicas
     for part in (application(grown, new.app), application(grown, own.app)):
         if "deployments" in part:  # else every replica would start anew
-            part |= with_replicas(part, limits, replicas)
+            part["deployments"] = scaled(args_of(part), fewest=replicas)
     return [Step(grown, (new.app,)), Step(shared(grown, model, 1.0), (APP,))]
 
 
@@ -103,7 +102,7 @@ def finished(document: Document, model: ModelName) -> list[Step]:
     steps.append(Step(copy.deepcopy(settled), (APP,)))
     part = application(settled, own.app)
     if "deployments" in part:
-        part |= with_replicas(part, args_of(part).replicas)
+        part["deployments"] = scaled(args_of(part))
     settled["applications"] = [part for part in settled["applications"] if part["name"] != new.app]
     steps.append(Step(settled, (APP,)))
     return steps
@@ -171,7 +170,7 @@ def canary(own: dict[str, Any], model: ModelName, location: str, replicas: Deplo
     replicas = replicas or args.replicas.model_copy(update={"min_replicas": 1})
     new = args.model_copy(update={"deployment": model, "models": {model: location}, "replicas": replicas})
     environment = {"runtime_env": own["runtime_env"]} if "runtime_env" in own else {}
-    return with_replicas({**model_application(new, canary_app(model)), **environment}, replicas)
+    return {**model_application(new, canary_app(model)), **environment}
 
 
 def run(steps: list[Step], model: ModelName, before: Document, timeout_s: float) -> None:

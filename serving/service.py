@@ -33,8 +33,8 @@ from serving import sources
 from serving.access.boards import end_actor
 from serving.access.tls import check_tls, own_context
 from serving.address import base_url, check_exposure, check_port
-from serving.arguments import ModelArgs, ModelPaths
-from serving.document import paths, serve_document, with_replicas
+from serving.arguments import ModelPaths
+from serving.document import paths, serve_document
 
 READY_TIMEOUT_S = 300.0
 """Seconds that the models have to load."""
@@ -87,15 +87,8 @@ def deploy(document: dict[str, Any], timeout_s: float = READY_TIMEOUT_S) -> None
     the other. Our code goes along as this process' job has it.
     """
     environment = dict(ray.get_runtime_context().runtime_env)
-    applications = [{"runtime_env": environment, **scalable(part)} for part in document["applications"]]
+    applications = [{"runtime_env": environment, **part} for part in document["applications"]]
     apply({**document, "applications": applications}, [part["name"] for part in applications], timeout_s)
-
-
-def scalable(part: dict[str, Any]) -> dict[str, Any]:
-    """An application as a rollout can change its replicas without a restart."""
-    return (
-        part if "models" not in part["args"] else with_replicas(part, ModelArgs.model_validate(part["args"]).replicas)
-    )
 
 
 def apply(document: dict[str, Any], names: Sequence[str], timeout_s: float) -> None:

@@ -12,7 +12,6 @@ from serving.app import ModelPaths
 from serving.arguments import APP, ModelArgs
 from serving.document import serve_document
 from serving.rollout import Document, application, canary_app, routes_of
-from serving.service import scalable
 
 NEW = "/models/new/gm"
 
@@ -26,7 +25,7 @@ def document() -> Document:
 
 def deployed(made: Document) -> Document:
     """As `llumi serve` deploys it."""
-    return {"applications": [{"runtime_env": {"env_vars": {"A": "b"}}, **scalable(x)} for x in made["applications"]]}
+    return {"applications": [{"runtime_env": {"env_vars": {"A": "b"}}, **x} for x in made["applications"]]}
 
 
 def names(document: Document) -> list[str]:
