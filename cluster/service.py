@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -17,8 +17,12 @@ from cluster.keys import without_keys
 from configs.settings import Settings
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came while the service was starting."""
+
+
 def serve(settings: Settings, console: Console, *, debug: bool) -> None:
-    """Serve GM and IM until the process is told to stop."""
+    """Serve GM and IM until the process is told to stop, be it while they start."""
     from cluster.feedback import prepare as prepare_feedback
     from serving.service import made_models
 
@@ -27,7 +31,7 @@ def serve(settings: Settings, console: Console, *, debug: bool) -> None:
     for warning in trained_on_forgotten(settings):
         console.print(warning, highlight=False)
     prepare_feedback(settings, console)
-    with running(settings, debug=debug) as url:
+    with suppress(Terminated), running(settings, debug=debug) as url:
         console.print(f"GM and IM answer at {url}; Ctrl-C stops them", highlight=False)
         for hint in without_keys(settings):
             console.print(hint, highlight=False, markup=False, soft_wrap=True)
@@ -47,12 +51,28 @@ def running(settings: Settings, *, debug: bool) -> Iterator[str]:
     check_address(settings)
     session.connect(settings, needs.serving(settings), debug=debug)
     try:
-        url = start(settings, models)
-        with found_by(settings, url):
-            yield url
+        with terminable():
+            url = start(settings, models)
+            with found_by(settings, url):
+                yield url
     finally:
         stop()
         session.disconnect()
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Within, SIGTERM raises Terminated, once; the handler that ``ray.init`` leaves would abort the process."""
+
+    def tell(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what follows takes the service down
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, tell)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def address_file(settings: Settings) -> Path:

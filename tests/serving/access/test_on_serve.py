@@ -68,8 +68,8 @@ class Served:
 
 
 @contextmanager
-def llumi_serve(folder: Path, models: ModelPaths, *overrides: str, verify: Any = True) -> Iterator[Served]:
-    """`llumi serve demo` until the block ends."""
+def started(folder: Path, models: ModelPaths, *overrides: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """`llumi serve demo` and its port; told to end, which it does well, when the block ends."""
     port = free_port()
     given = [
         f"output={folder}", f"serving.port={port}", f"serving.topology.locations={{gm: {models.gm}, im: {models.im}}}",
@@ -81,13 +81,20 @@ def llumi_serve(folder: Path, models: ModelPaths, *overrides: str, verify: Any =
     with (folder / "log").open("w") as log:
         command = [sys.executable, "-m", "cluster.cli", "serve", "demo", *options]
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-    served = Served(port, folder / "serving" / "keys.json", psutil.Process(process.pid), verify)
     try:
-        until_up(served, process, folder / "log")
-        yield served
+        yield process, port
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0, (folder / "log").read_text()
+
+
+@contextmanager
+def llumi_serve(folder: Path, models: ModelPaths, *overrides: str, verify: Any = True) -> Iterator[Served]:
+    """`llumi serve demo`, up, until the block ends."""
+    with started(folder, models, *overrides) as (process, port):
+        served = Served(port, folder / "serving" / "keys.json", psutil.Process(process.pid), verify)
+        until_up(served, process, folder / "log")
+        yield served
 
 
 def until_up(served: Served, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -238,3 +245,24 @@ def test_https_is_served_by_the_configured_certificate(models: ModelPaths, tmp_p
         with pytest.raises(httpx.TransportError):
             httpx.post(f"http://127.0.0.1:{served.port}/v1/generate", json={"post": POST}, trust_env=False)
         assert {host for host, port in served.listening() if port == served.port} == {"127.0.0.1"}
+
+
+def test_told_to_end_while_it_starts_it_takes_everything_down(models: ModelPaths, tmp_path: Path) -> None:
+    with started(tmp_path, models) as (process, _):
+        family = psutil.Process(process.pid)
+        end = time.monotonic() + START_S
+        while not any("ServeReplica" in " ".join(command(child)) for child in family.children(recursive=True)):
+            assert process.poll() is None and time.monotonic() < end, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+        children = family.children(recursive=True)
+    _, left = psutil.wait_procs(children, timeout=10)
+    assert not [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def command(process: psutil.Process) -> list[str]:
+    """Empty where it ended meanwhile."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
